@@ -1,0 +1,1 @@
+"""Items and the search that ties text to them."""

@@ -1,0 +1,126 @@
+"""Tie what a model wrote to titles that exist: an exact match if there is one, else the nearest by L2.
+
+BIGRec's grounding, as SOFT uses it (arXiv:2505.20771): embed the generated title and rank the whole catalog by the L2
+distance of its titles' embeddings. The published code always embeds. Here a title that is in the catalog word for word
+takes its stored vector: the same ranking, without the encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.catalog import Catalog
+from index.encoder import TitleEncoder
+from index.flat import FlatIndex
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """What a generation stands for, whether or not that row may be recommended.
+
+    Attributes:
+        generation: the text as the model wrote it.
+        match: "exact" when it is a title of the catalog up to `normalise_title`, else "nearest".
+        row: the catalog row.
+        distance: L2 distance between the generation's vector and the row's; 0 for an exact match.
+        margin: how much farther the second nearest row lies, >= 0: small means ambiguous. None in a catalog of one row.
+    """
+
+    generation: str
+    match: Literal["exact", "nearest"]
+    row: int
+    distance: float
+    margin: float | None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The nearest allowed rows of one generation: rows int64 [k], distances float32 [k], ascending, ties by row.
+
+    An exact match that is allowed comes first, also before rows of a smaller number with the same vector.
+    """
+
+    rows: NDArray[np.int64]
+    distances: NDArray[np.float32]
+    grounding: Grounding
+
+
+class Grounder:
+    """A catalog, the index of its titles, and the encoder that made it.
+
+    Raises:
+        ValueError: their sizes do not fit together.
+    """
+
+    def __init__(self, catalog: Catalog, index: FlatIndex, encoder: TitleEncoder) -> None:
+        if len(index) != len(catalog):
+            raise ValueError(f"the index has {len(index)} rows, the catalog {len(catalog)}")
+        if index.dimension != encoder.dimension:
+            raise ValueError(f"the index has dimension {index.dimension}, the encoder {encoder.dimension}")
+        self.catalog = catalog
+        self.index = index
+        self.encoder = encoder
+
+    def rank(
+        self, generations: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None, threads: int = 1
+    ) -> list[Ranking]:
+        """Rank the catalog for each generation: one batch through the encoder, one search.
+
+        Args:
+            generations: texts, each of any length; an empty one is embedded like any other.
+            k: how many rows; fewer come back only when fewer are allowed.
+            allowed: bool [len(catalog)]; rows that may be ranked. None: all.
+            threads: OpenMP threads of the search.
+
+        Returns:
+            One ranking per generation, in order.
+        """
+        if not generations:
+            return []
+        matches = [self.catalog.find_title_row(text) for text in generations]
+        queries = self._vectors_of(generations, matches)
+        near_distances, near_rows = self.index.search(queries, 2 if allowed is not None else max(k, 2), threads=threads)
+        distances, rows = near_distances, near_rows
+        if allowed is not None:
+            distances, rows = self.index.search(queries, k, allowed=allowed, threads=threads)
+        rankings = []
+        for number, (text, match) in enumerate(zip(generations, matches, strict=True)):
+            grounding = _ground(text, match, near_distances[number], near_rows[number])
+            first = match if match is not None and (allowed is None or allowed[match]) else None
+            rankings.append(Ranking(*_put_first(first, rows[number, :k], distances[number, :k]), grounding))
+        return rankings
+
+    def _vectors_of(self, generations: Sequence[str], matches: Sequence[int | None]) -> NDArray[np.float32]:
+        """Stored vectors for exact matches, encoded ones for the rest, each distinct text once. [n, dimension]."""
+        vectors = np.empty((len(generations), self.index.dimension), dtype=np.float32)
+        unknown = list(dict.fromkeys(text for text, row in zip(generations, matches, strict=True) if row is None))
+        encoded = dict(zip(unknown, self.encoder.encode(unknown), strict=True)) if unknown else {}
+        for number, (text, row) in enumerate(zip(generations, matches, strict=True)):
+            vectors[number] = encoded[text] if row is None else self.index.vectors(np.array([row]))[0]
+        return vectors
+
+
+def _ground(text: str, match: int | None, distances: NDArray[np.float32], rows: NDArray[np.int64]) -> Grounding:
+    row = int(rows[0]) if match is None else match
+    distance = float(distances[0])  # of an exact match: 0, whichever row the tie put first
+    margin = float(distances[1]) - distance if len(rows) > 1 else None
+    return Grounding(text, "nearest" if match is None else "exact", row, distance, margin)
+
+
+def _put_first(
+    row: int | None, rows: NDArray[np.int64], distances: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Move `row`, whose distance is 0, to the front; the others keep their order, the length stays."""
+    if row is None or rows[0] == row:
+        return rows, distances
+    others = rows != row
+    kept = len(rows) - 1
+    return (
+        np.concatenate([[row], rows[others][:kept]]),
+        np.concatenate([np.zeros(1, dtype=np.float32), distances[others][:kept]]),
+    )

@@ -1,0 +1,88 @@
+"""Read a shop's items from a user's file into a catalog."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+from index.catalog import MAX_ID_CHARACTERS, MAX_TITLE_CHARACTERS, Catalog, Item, normalise_title
+from index.layouts import ITEM_LAYOUTS
+from index.rejects import MAX_REJECT_SHARE, ImportReport, Rejects
+from index.tables import advice_for, open_table
+
+_AVAILABLE = {
+    "": True, "true": True, "1": True, "yes": True, "y": True, "t": True,
+    "false": False, "0": False, "no": False, "n": False, "f": False,
+}  # fmt: skip
+
+
+def read_items(
+    path: Path, *, rejects_path: Path, max_reject_share: float = MAX_REJECT_SHARE
+) -> tuple[Catalog, ImportReport]:
+    """Read items: item_id and title, optionally category and available, in any layout of `index.layouts`.
+
+    Titles lose control characters and surplus white space. A row is rejected when its id is empty, over-long or was
+    seen before (the first is kept), its title is empty or over-long, its availability is no truth value, or it cannot
+    be parsed; it goes to the rejects file and the rest goes on.
+
+    Args:
+        path: the file.
+        rejects_path: where rejected rows are written, with line and reason.
+        max_reject_share: largest share of bad rows that is tolerated, in [0, 1].
+
+    Raises:
+        InputError: the file cannot be read, lacks a column, or too many rows are bad.
+    """
+    rejects = Rejects(path, rejects_path, max_share=max_reject_share)
+    table = open_table(path, ITEM_LAYOUTS)
+    items: dict[str, Item] = {}
+    for line, values in table.rows(rejects):
+        item_id, raw_title, category, available = values
+        title = clean_title(raw_title)
+        reason = _why_unusable(item_id, title, available.lower(), items)
+        if reason:
+            rejects.add(line, reason, values)
+        else:
+            items[item_id] = Item(item_id, title, category, _AVAILABLE[available.lower()])
+    rows_read = len(items) + rejects.reasons.total()
+    rejects.finish(rows_read, advice=advice_for(rejects))
+    catalog = Catalog.from_items(items.values())
+    return catalog, ImportReport(rows_read, len(items), rejects.reasons, _notes(table.layout.name, catalog))
+
+
+def clean_title(text: str) -> str:
+    """Remove control characters and surplus white space; a tab or a line break counts as a space.
+
+    Example:
+        >>> clean_title(" The\\x00 Fifth\\n Element ")
+        'The Fifth Element'
+    """
+    if not text.isprintable():
+        text = "".join(char for char in text if char.isspace() or unicodedata.category(char) not in ("Cc", "Cs"))
+    return " ".join(text.split())
+
+
+def _why_unusable(item_id: str, title: str, available: str, seen: dict[str, Item]) -> str:
+    if not item_id:
+        return "empty item_id"
+    if len(item_id) > MAX_ID_CHARACTERS:
+        return f"item_id over {MAX_ID_CHARACTERS} characters"
+    if item_id in seen:
+        return "item_id seen before"
+    if not normalise_title(title):
+        return "empty title"
+    if len(title) > MAX_TITLE_CHARACTERS:
+        return f"title over {MAX_TITLE_CHARACTERS} characters"
+    if available not in _AVAILABLE:
+        return "available is neither true nor false"
+    return ""
+
+
+def _notes(layout: str, catalog: Catalog) -> tuple[str, ...]:
+    notes = [f"read as {layout}"]
+    shared = len(catalog.items) - len(catalog)
+    if shared:
+        notes.append(f"items with the title of an earlier one: {shared:,}; they share its row of the index")
+    if not any(item.category for item in catalog.items):
+        notes.append("no item has a category")
+    return tuple(notes)

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Install the system packages that the wheels expect, where they are missing. Needs root for that, and says so.
+set -euo pipefail
+command -v dpkg >/dev/null || exit 0 # not Debian: the wheels' libraries are yours to provide
+missing=()
+for package in libgomp1 libnuma1; do
+  dpkg --status "$package" >/dev/null 2>&1 || missing+=("$package")
+done
+((${#missing[@]} == 0)) && exit 0
+if ((EUID != 0)); then
+  echo "missing system packages: ${missing[*]}; install them with: sudo apt-get install ${missing[*]}" >&2
+  exit 2
+fi
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -1,0 +1,1 @@
+"""Requests: recommend and events over HTTP, from the engine up."""

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from index.catalog import Catalog, Item
+from index.flat import FlatIndex
+from index.grounding import Grounder
+from tests.unit.index.letter_encoder import LetterEncoder
+
+words = st.text("abc", min_size=1, max_size=4)
+catalogs = st.lists(words, min_size=1, max_size=12, unique=True)
+
+
+def make_grounder(titles: list[str], encoder: LetterEncoder | None = None) -> Grounder:
+    catalog = Catalog.from_items(Item(str(number), title) for number, title in enumerate(titles))
+    index = FlatIndex.build(LetterEncoder().encode(catalog.titles))
+    return Grounder(catalog, index, encoder or LetterEncoder())
+
+
+def test_the_nearest_title_is_found_with_distance_and_margin() -> None:
+    """aab counts (2, 1): from aaab (3, 1) it is 1 away, from b (0, 1) 2, from bbb (0, 3) sqrt(4 + 4)."""
+    ranking = make_grounder(["bbb", "b", "aaab"]).rank(["aab"], 3)[0]
+    assert ranking.rows.tolist() == [2, 1, 0]
+    assert ranking.distances.tolist() == pytest.approx([1, 2, 8**0.5])
+    grounding = ranking.grounding
+    assert (grounding.generation, grounding.match, grounding.row) == ("aab", "nearest", 2)
+    assert (grounding.distance, grounding.margin) == (1, 1)
+
+
+def test_an_exact_title_comes_first_even_before_its_anagrams_and_needs_no_encoder() -> None:
+    """abc, bca and cab have one vector, so all three are 0 away; the one that was written comes first."""
+    encoder = LetterEncoder()
+    ranking = make_grounder(["abc", "bca", "cab", "a"], encoder).rank([" CAB "], 3)[0]
+    assert ranking.rows.tolist() == [2, 0, 1]
+    assert not ranking.distances.any()
+    assert (ranking.grounding.match, ranking.grounding.row, ranking.grounding.margin) == ("exact", 2, 0)
+    assert encoder.encoded == []
+
+
+def test_an_exact_title_comes_first_also_when_more_anagrams_than_k_lie_before_it() -> None:
+    ranking = make_grounder(["abc", "bca", "cab"]).rank(["cab"], 1)[0]
+    assert ranking.rows.tolist() == [2]
+    assert ranking.distances.tolist() == [0]
+
+
+def test_filters_change_the_ranking_but_not_what_the_text_stands_for() -> None:
+    grounder = make_grounder(["abc", "bca", "a", "b"])
+    allowed = np.array([True, False, True, True])
+    ranking = grounder.rank(["bca", "aa"], 2, allowed=allowed)
+    assert ranking[0].rows.tolist() == [0, 2]
+    assert (ranking[0].grounding.match, ranking[0].grounding.row) == ("exact", 1)
+    assert ranking[1].rows.tolist() == [2, 0]
+    assert grounder.rank(["a"], 4, allowed=np.zeros(4, dtype=bool))[0].rows.tolist() == []
+
+
+def test_unknown_texts_are_encoded_once_and_together() -> None:
+    encoder = LetterEncoder()
+    rankings = make_grounder(["a", "b"], encoder).rank(["aa", "a", "bb", "aa", ""], 1)
+    assert encoder.encoded == [["aa", "bb", ""]]
+    assert [int(ranking.rows[0]) for ranking in rankings] == [0, 0, 1, 0, 0]
+
+
+def test_a_catalog_of_one_title_has_no_margin() -> None:
+    assert make_grounder(["a"]).rank(["b"], 5)[0].grounding.margin is None
+
+
+def test_nothing_to_ground_gives_nothing() -> None:
+    assert make_grounder(["a"]).rank([], 5) == []
+
+
+@given(catalogs, st.lists(words, min_size=1, max_size=5), st.integers(1, 12))
+def test_distances_ascend_and_are_true_distances(titles: list[str], texts: list[str], k: int) -> None:
+    vectors = LetterEncoder().encode(titles)
+    for ranking in make_grounder(titles).rank(texts, k):
+        query = LetterEncoder().encode([ranking.grounding.generation])[0]
+        distances = np.sqrt(((vectors[ranking.rows] - query) ** 2).sum(axis=1))
+        np.testing.assert_allclose(ranking.distances, distances, rtol=1e-6)
+        assert len(set(ranking.rows.tolist())) == len(ranking.rows) == min(k, len(titles))
+        assert (np.diff(ranking.distances) >= 0).all()
+        assert ranking.grounding.distance == ranking.distances[0]
+
+
+@given(st.permutations(["aaa", "b", "cccccc", "aabbb"]), words)
+def test_permuting_titles_permutes_rows(titles: list[str], text: str) -> None:
+    """Equal distances are ordered by row, and rows are what is permuted: so distances are compared title by title."""
+    ranking = make_grounder(titles).rank([text], 4)[0]
+    sorted_ranking = make_grounder(sorted(titles)).rank([text], 4)[0]
+    np.testing.assert_array_equal(ranking.distances, sorted_ranking.distances)
+    by_title = dict(zip([titles[row] for row in ranking.rows], ranking.distances.tolist(), strict=True))
+    by_sorted_title = dict(
+        zip([sorted(titles)[row] for row in sorted_ranking.rows], sorted_ranking.distances.tolist(), strict=True)
+    )
+    assert by_title == by_sorted_title
+
+
+def test_parts_of_different_sizes_are_refused() -> None:
+    catalog = Catalog.from_items([Item("0", "a")])
+    with pytest.raises(ValueError, match="the index has 2 rows, the catalog 1"):
+        Grounder(catalog, FlatIndex.build(np.eye(2, 26, dtype=np.float32)), LetterEncoder())
+    with pytest.raises(ValueError, match="dimension 3, the encoder 26"):
+        Grounder(catalog, FlatIndex.build(np.zeros((1, 3), dtype=np.float32)), LetterEncoder())

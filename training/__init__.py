@@ -1,0 +1,1 @@
+"""Learning: from an interaction log to proven LoRA adapters."""
