@@ -1,0 +1,83 @@
+"""Where the base model of a shop lies, and what identifies it. Imports neither torch nor transformers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from index.artifact import MANIFEST, file_digest, read_manifest, text_digest
+from index.errors import MissingArtifactError, SoftrecError
+from index.workspace import Workspace
+from training.prompt import PromptRenderer, PromptTemplate, TitleTokenizer
+
+BASE_KIND = "base"
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A Hugging Face causal language model in a folder.
+
+    Attributes:
+        name: what people call it: a hub name, or the folder's name.
+        path: the folder.
+        digest: SHA-256 over weights, configuration and tokenizer.
+    """
+
+    name: str
+    path: Path
+    digest: str
+
+    @cached_property
+    def end_id(self) -> int:
+        """The end-of-text token that closes a completion."""
+        config = json.loads((self.path / "config.json").read_bytes())
+        end = config.get("eos_token_id")
+        end = end[0] if isinstance(end, list) else end
+        if not isinstance(end, int):
+            raise SoftrecError(f"{self.path}/config.json names no eos_token_id", remedy="choose a base that has one")
+        return end
+
+    @cached_property
+    def tokenizer(self) -> TitleTokenizer:
+        return TitleTokenizer.load(self.path)
+
+    def renderer(self, template: PromptTemplate) -> PromptRenderer:
+        """The prompt for this base's tokenizer."""
+        return PromptRenderer(template, self.tokenizer, self.end_id)
+
+
+def locate_base(workspace: Workspace) -> BaseModel:
+    """Find the shop's base: the model it names, or else its stand-in.
+
+    A hub name is fetched through the hub's cache; this is the one place that may reach the network, because the user
+    named the model.
+
+    Raises:
+        MissingArtifactError: no stand-in yet (`softrec base`).
+        CorruptArtifactError: the stand-in is incomplete or changed.
+    """
+    named = workspace.settings.base_model
+    if not named:
+        manifest = read_manifest(workspace.base_dir, kind=BASE_KIND, command=f"softrec base {workspace.root}")
+        return BaseModel("stand-in", workspace.base_dir, manifest.digest)
+    path = Path(named)
+    if not path.is_dir():
+        from huggingface_hub import snapshot_download  # heavy, and only for a named hub model
+
+        path = Path(snapshot_download(named, allow_patterns=["*.json", "*.safetensors", "*.model"]))
+    if not (path / "config.json").is_file():
+        raise MissingArtifactError(
+            "base model (config.json)", path, command=f"softrec train sft {workspace.root} --base MODEL"
+        )
+    return BaseModel(named, path, _folder_digest(path))
+
+
+def _folder_digest(path: Path) -> str:
+    if (path / MANIFEST).is_file():
+        return read_manifest(path, kind=BASE_KIND, command="softrec base SHOP").digest
+    files = sorted(
+        file for pattern in ("*.safetensors", "config.json", "tokenizer.json") for file in path.glob(pattern)
+    )
+    return text_digest(*(part for file in files for part in (file.name, file_digest(file))))

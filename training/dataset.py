@@ -1,0 +1,107 @@
+"""A shop's data as training sees it: catalog, split, prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from index.artifact import text_digest
+from index.catalog import Catalog, read_catalog
+from index.workspace import Workspace
+from training.base_model import BaseModel, locate_base
+from training.batches import Sample
+from training.errors import EmptyDataError
+from training.interactions import load_interactions
+from training.progress import Progress
+from training.prompt import PromptRenderer, PromptTemplate
+from training.settings import TrainSettings
+from training.windows import DataSplit, Window, split_windows
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything a training step reads of a workspace, loaded once.
+
+    Attributes:
+        split: its training windows have targets short enough to be written (`PromptRenderer.fits`).
+    """
+
+    catalog: Catalog
+    split: DataSplit
+    base: BaseModel
+    renderer: PromptRenderer
+
+    def prompts(self, windows: Sequence[Window]) -> list[tuple[int, ...]]:
+        """Token ids of each window's history."""
+        titles = self.catalog.titles
+        return [self.renderer.render([titles[row] for row in window.history]).ids for window in windows]
+
+    def titles(self, windows: Sequence[Window]) -> list[str]:
+        """The true next title of each window."""
+        return [self.catalog.titles[window.target] for window in windows]
+
+    def samples(self, windows: Sequence[Window], *completions: Sequence[str]) -> list[Sample]:
+        """One sample per window, with one completion from each list of titles."""
+        columns = [[self.renderer.completion_ids(title) for title in titles] for titles in completions]
+        return [
+            Sample(prompt, titles)
+            for prompt, *titles_ in zip(self.prompts(windows), *columns, strict=True)
+            for titles in [tuple(titles_)]
+        ]
+
+
+def template_of(workspace: Workspace, settings: TrainSettings) -> PromptTemplate:
+    """The prompt of this shop under these settings."""
+    return PromptTemplate(
+        noun=workspace.settings.noun,
+        verb=workspace.settings.verb,
+        max_history=settings.max_history,
+        max_prompt_tokens=settings.max_prompt_tokens,
+        max_title_tokens=settings.max_title_tokens,
+    )
+
+
+def load_split(workspace: Workspace, settings: TrainSettings) -> tuple[Catalog, DataSplit]:
+    """Read the catalog and the log, and split it. The same settings give the same split."""
+    catalog = read_catalog(workspace.catalog_path)
+    interactions = load_interactions(workspace.interactions_path, catalog)
+    split = split_windows(
+        list(interactions.by_user()),
+        split=workspace.settings.split,
+        max_history=settings.max_history,
+        min_history=settings.min_history,
+        sizes=(settings.train_windows, settings.validation_windows, settings.test_windows),
+        seed=settings.seed,
+    )
+    return catalog, split
+
+
+def load_dataset(workspace: Workspace, settings: TrainSettings, progress: Progress) -> Dataset:
+    """Load what training needs; say how many windows are used and how many targets are too long to be written.
+
+    Raises:
+        MissingArtifactError: no catalog, log or base yet; names the command.
+        EmptyDataError: nothing is left to train on.
+    """
+    catalog, split = load_split(workspace, settings)
+    base = locate_base(workspace)
+    renderer = base.renderer(template_of(workspace, settings))
+    train = tuple(window for window in split.train if renderer.fits(catalog.titles[window.target]))
+    if not train:
+        raise EmptyDataError(
+            f"no training target is at most {settings.max_title_tokens} tokens long", remedy="--set max_title_tokens=N"
+        )
+    if len(train) < len(split.train):
+        progress.note(
+            f"{len(split.train) - len(train)} training windows left out: their title is longer than "
+            f"{settings.max_title_tokens} tokens (max_title_tokens)"
+        )
+    split = DataSplit(train, split.validation, split.test, split.histories, split.available)
+    return Dataset(catalog, split, base, renderer)
+
+
+def windows_digest(windows: Sequence[Window]) -> str:
+    """Identity of a list of windows, in order."""
+    return text_digest(
+        *(f"{window.user_id}\0{window.timestamp}\0{window.history}\0{window.target}" for window in windows)
+    )

@@ -1,0 +1,129 @@
+"""Self-distillation: the SFT model answers its own training prompts; its answers are the easy curriculum.
+
+SOFT, step 2 (arXiv:2505.20771): the SFT model decodes every training prompt with 4 beams, the best beam is the title
+to learn. D = {(x, y)} becomes D^ = {(x, y^)}. The result is `distilled.parquet`, with its provenance in the file's
+metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from index.artifact import write_file
+from index.errors import CorruptArtifactError, MissingArtifactError
+from index.workspace import Workspace
+from training.adapter import Adapter, check_adapter, read_adapter
+from training.dataset import Dataset, load_dataset, windows_digest
+from training.fit import make_accelerator
+from training.judge import write_titles
+from training.language_model import load_base, read_lora
+from training.progress import Progress
+from training.settings import TrainSettings
+
+PROVENANCE = b"softrec"
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """Self-distilled titles, one per training window, in the windows' order.
+
+    Attributes:
+        provenance: what they were made from; `softrec train soft` makes them anew when it no longer holds.
+    """
+
+    titles: tuple[str, ...]
+    provenance: dict[str, str]
+
+
+def distill(workspace: Workspace, settings: TrainSettings, progress: Progress, *, teacher: str = "sft") -> Distilled:
+    """Let the teacher adapter write a title for every training window; store and return them.
+
+    Raises:
+        MissingArtifactError: the teacher is not trained yet.
+        MismatchError: it belongs to another base or catalog.
+    """
+    adapter = read_adapter(workspace.adapter_dir(teacher))
+    dataset = load_dataset(workspace, settings, progress)
+    check_adapter(adapter, base_digest=dataset.base.digest, catalog_digest=dataset.catalog.digest)
+    accelerator = make_accelerator(settings)
+    base = load_base(dataset.base.path, precision=settings.precision, device=accelerator.device)
+    model = read_lora(base, adapter.path)
+    windows = dataset.split.train
+    written = write_titles(model, dataset, windows, settings, decoding="beam", progress=progress, title="distil")
+    table = pa.table(
+        {
+            "user_id": [window.user_id for window in windows],
+            "target": dataset.titles(windows),
+            "title": [title for title, _ in written],
+            "log_prob": [generation.log_prob for _, generation in written],
+            "is_finished": [generation.is_finished for _, generation in written],
+        }
+    )
+    provenance = _provenance(adapter, dataset, settings)
+    buffer = BytesIO()
+    pq.write_table(table.replace_schema_metadata({PROVENANCE: json.dumps(provenance)}), buffer)
+    write_file(workspace.distilled_path, buffer.getvalue())
+    return Distilled(tuple(title for title, _ in written), provenance)
+
+
+def find_distilled(
+    workspace: Workspace, adapter: Adapter, dataset: Dataset, settings: TrainSettings
+) -> Distilled | None:
+    """Read the stored titles if they were made from just these windows by just this adapter; else None."""
+    try:
+        stored = read_distilled(workspace.distilled_path)
+    except MissingArtifactError:
+        return None
+    return stored if stored.provenance == _provenance(adapter, dataset, settings) else None
+
+
+def read_distilled(path: Path) -> Distilled:
+    """Read `distilled.parquet`.
+
+    Raises:
+        MissingArtifactError: it was not made yet.
+        CorruptArtifactError: it is no such file.
+    """
+    command = f"softrec train soft {path.parent}"
+    if not path.is_file():
+        raise MissingArtifactError("self-distilled titles", path, command=command)
+    try:
+        table = pq.read_table(path)
+        provenance = json.loads(table.schema.metadata[PROVENANCE])
+        return Distilled(tuple(str(title) for title in table["title"].to_pylist()), provenance)
+    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise CorruptArtifactError(path, f"unreadable ({error})", remedy=f"remove it and run `{command}`") from error
+
+
+def describe_distilled(titles: Sequence[str], truths: Sequence[str], dataset: Dataset) -> dict[str, float]:
+    """What SOFT's user should look at first: shares in [0, 1] of the distilled titles.
+
+    Returns:
+        distilled_unique: distinct titles over all; distilled_true: equal to the true title;
+        distilled_off_catalog: not a title of the catalog.
+    """
+    n = len(titles)
+    rows = [dataset.catalog.find_title_row(title) for title in titles]
+    return {
+        "distilled_unique": len(set(titles)) / n,
+        "distilled_true": sum(title == truth for title, truth in zip(titles, truths, strict=True)) / n,
+        "distilled_off_catalog": sum(row is None for row in rows) / n,
+    }
+
+
+def _provenance(adapter: Adapter, dataset: Dataset, settings: TrainSettings) -> dict[str, str]:
+    return {
+        "teacher": adapter.adapter_id,
+        "base": dataset.base.digest,
+        "prompt": dataset.renderer.template.digest,
+        "windows": windows_digest(dataset.split.train),
+        "beams": str(settings.beams),
+        "length_penalty": str(settings.length_penalty),
+    }

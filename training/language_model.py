@@ -1,0 +1,71 @@
+"""The model in training: a base with LoRA, and its log-probabilities of completions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.batches import Batch
+from training.losses import token_log_probs
+from training.settings import Precision, TrainSettings
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def load_base(path: Path, *, precision: Precision, device: torch.device | str = "cpu") -> Any:
+    """Load a causal language model from a folder. Attention is sdpa: exact with the masks of `training.batches`."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=DTYPES[precision], attn_implementation="sdpa", local_files_only=True
+    )
+    model.generation_config = None  # nothing is inherited from it; decoding is training.beam's
+    return model.to(device)
+
+
+def add_lora(base: Any, settings: TrainSettings) -> Any:
+    """Put a fresh LoRA on the base (LoRA weights in fp32). The base's own weights are frozen."""
+    from peft import LoraConfig, get_peft_model
+
+    modules = settings.lora_modules
+    config = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules="all-linear" if modules == "all-linear" else [name.strip() for name in modules.split(",")],
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(settings.seed)
+    return get_peft_model(base, config)
+
+
+def read_lora(base: Any, adapter_dir: Path) -> Any:
+    """Put a published adapter on the base, for inference."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(base, adapter_dir).eval()
+
+
+def decoder(model: Any) -> tuple[Any, Any]:
+    """Return (transformer without head, head) of a causal language model, with or without LoRA around it."""
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return causal.model, causal.lm_head
+
+
+def completion_log_probs(model: Any, batch: Batch) -> Tensor:
+    """Natural log-probability of every completion token, float32 [C].
+
+    The head, whose logits are most of a step's memory at a large vocabulary, is applied at completion positions only.
+    """
+    transformer, head = decoder(model)
+    hidden = transformer(
+        input_ids=batch.input_ids,
+        attention_mask=batch.mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state  # [B, T, H]
+    wanted = hidden.reshape(-1, hidden.shape[-1])[batch.at]  # [C, H]
+    return token_log_probs(head(wanted), batch.labels)

@@ -1,0 +1,140 @@
+"""From trained LoRA weights to an artifact that can prove itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from index.artifact import write_artifact
+from index.workspace import Workspace
+from training.adapter import (
+    ADAPTER_KIND,
+    Adapter,
+    AdapterFacts,
+    Decoding,
+    GoldenPrompt,
+    check_adapter_name,
+    read_adapter,
+    write_adapter_files,
+)
+from training.batches import Sample, collate
+from training.dataset import Dataset
+from training.errors import DivergedError
+from training.fit import FitResult
+from training.language_model import completion_log_probs
+from training.settings import TrainSettings
+
+
+def publish_adapter(
+    workspace: Workspace,
+    name: str,
+    model: Any,
+    dataset: Dataset,
+    settings: TrainSettings,
+    result: FitResult,
+    *,
+    method: str,
+    parents: Sequence[str] = (),
+    metrics: dict[str, float] | None = None,
+) -> Adapter:
+    """Write `adapters/<name>/` whole or not at all, and read it back.
+
+    Raises:
+        DivergedError: a weight is not finite, or all updates are zero: the adapter would do nothing.
+    """
+    check_adapter_name(name)
+    _check_weights(model)
+    facts = AdapterFacts(
+        method=method,
+        base_name=dataset.base.name,
+        base_digest=dataset.base.digest,
+        tokenizer_digest=dataset.base.tokenizer.digest,
+        catalog_digest=dataset.catalog.digest,
+        split=workspace.settings.split,
+        template=dataset.renderer.template,
+        decoding=Decoding(settings.decoding, dataset.renderer.max_new_tokens),
+        lora_rank=settings.lora_rank,
+        code_version=version("softrec"),
+        parents=tuple(parents),
+        settings=settings.to_json(),
+        metrics=result.best | (metrics or {}),
+    )
+    golden = golden_prompts(model, dataset, settings.golden_prompts)
+    with write_artifact(workspace.adapter_dir(name), kind=ADAPTER_KIND) as draft:
+        model.peft_config["default"].base_model_name_or_path = dataset.base.name  # no machine's path
+        model.save_pretrained(draft.path, save_embedding_layers=False)  # True would ask the hub
+        (draft.path / "README.md").write_text(_model_card(name, facts, result), encoding="utf-8")
+        _write_history(draft.path / "history.jsonl", result.history)
+        write_adapter_files(draft, facts, golden)
+    return read_adapter(workspace.adapter_dir(name))
+
+
+def golden_prompts(model: Any, dataset: Dataset, n: int) -> list[GoldenPrompt]:
+    """Log-probabilities of true validation titles, with the adapter and without it."""
+    windows = dataset.split.validation[:n]
+    titles = dataset.titles(windows)
+    samples = dataset.samples(windows, titles)
+    with_adapter = summed_log_probs(model, samples)
+    with model.disable_adapter():
+        bare = summed_log_probs(model, samples)
+    return [
+        GoldenPrompt(sample.prompt_ids, sample.completions[0], log_prob, base_log_prob)
+        for sample, log_prob, base_log_prob in zip(samples, with_adapter, bare, strict=True)
+    ]
+
+
+def summed_log_probs(model: Any, samples: Sequence[Sample]) -> list[float]:
+    """Log-probability of each sample's only completion."""
+    model.eval()
+    batch = collate(samples, pad_id=0).to(next(model.parameters()).device)
+    with torch.inference_mode():
+        log_probs = completion_log_probs(model, batch)
+        sums = torch.zeros(len(samples), device=log_probs.device).index_add_(0, batch.owner, log_probs)
+    return [float(value) for value in sums]
+
+
+def _check_weights(model: Any) -> None:
+    updates = {name: weight.detach() for name, weight in model.named_parameters() if "lora_B" in name}
+    if bad := [name for name, weight in updates.items() if not torch.isfinite(weight).all()]:
+        raise DivergedError(f"{bad[0]} is not finite; nothing is published", remedy="lower the learning rate")
+    if not any(weight.any() for weight in updates.values()):
+        raise DivergedError(
+            "every LoRA update is zero: the adapter would do nothing; nothing is published",
+            remedy="check that lora_modules names modules of this base, and that the learning rate is not 0",
+        )
+
+
+def _write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
+
+
+def _model_card(name: str, facts: AdapterFacts, result: FitResult) -> str:
+    columns = list(result.history[0])
+    table = [columns, ["---"] * len(columns), *([f"{row[column]:.4g}" for column in columns] for row in result.history)]
+    lines = "\n".join("| " + " | ".join(cells) + " |" for cells in table)
+    parents = ", ".join(facts.parents) or "none"
+    return f"""---
+library_name: peft
+tags: [lora, softrec, {facts.method}]
+---
+# {name}
+
+A LoRA adapter that writes the title of the next {facts.template.noun}, trained with softrec {facts.code_version}
+({facts.method}).
+
+- base model: {facts.base_name} (`{facts.base_digest[:12]}`); LoRA rank {facts.lora_rank}
+- catalog: `{facts.catalog_digest[:12]}`; split: {facts.split}
+- made with adapters: {parents}
+- decoding: {facts.decoding.mode}, at most {facts.decoding.max_new_tokens} tokens
+
+Epoch {result.best_epoch} is the published one (best validation HR@10).
+
+{lines}
+
+It writes titles of this catalog for histories of this shop; it knows nothing else, and repeats what is popular there.
+"""
