@@ -108,7 +108,6 @@ PRESETS: Mapping[str, TrainSettings] = {
         micro_batch_size=16,
         max_epochs=7,
         precision="bf16",
-        decoding="beam",
         decode_batch_size=32,
         max_prompt_tokens=2048,
         max_title_tokens=128,
@@ -128,9 +127,20 @@ def resolve_settings(preset: str, assignments: Sequence[str] = ()) -> TrainSetti
     """
     if preset not in PRESETS:
         raise SettingError(f"unknown preset {preset!r}", remedy=f"choose one of {', '.join(PRESETS)}")
-    settings = PRESETS[preset]
-    changes = dict(_parse_assignment(text, settings) for text in assignments)
-    return replace(settings, **changes)
+    return restore_settings(PRESETS[preset].to_json(), assignments)
+
+
+def restore_settings(stored: Mapping[str, Any], assignments: Sequence[str] = ()) -> TrainSettings:
+    """Rebuild the settings that a manifest stored (`TrainSettings.to_json`) and apply `key=value` assignments.
+
+    Raises:
+        SettingError: they come from another version of softrec, or an assignment is wrong.
+    """
+    try:
+        settings = TrainSettings(**stored)
+    except TypeError as error:
+        raise SettingError(f"stored settings are not of this version ({error})", remedy="train again") from error
+    return replace(settings, **dict(_parse_assignment(text, settings) for text in assignments))
 
 
 def _parse_assignment(text: str, settings: TrainSettings) -> tuple[str, Any]:

@@ -41,7 +41,9 @@ class StandInSettings:
         vocabulary: tokens of the BPE at most; a small catalog gives fewer.
         hidden, layers, heads: of the Llama; the feed-forward is 2.75 times as wide as hidden.
         learning_rate: peak of AdamW, after a warm-up of 5 %, then a cosine down to a tenth.
-        batch_tokens: tokens per update, about.
+        batch_tokens: tokens per update, about. Small on purpose: on the demo shop, for the same tokens read, SFT on a
+            base
+            trained with 4096 reached HR@1 0.02 and HR@10 0.14, with 1024 it reached 0.20 and 0.27.
         line_tokens: longest line; longer histories are cut into several.
         passes: over the histories; `max_tokens` may end it sooner.
         max_tokens: most tokens read in all.
@@ -52,10 +54,10 @@ class StandInSettings:
     layers: int = 4
     heads: int = 4
     learning_rate: float = 4e-3
-    batch_tokens: int = 4096
+    batch_tokens: int = 1024
     line_tokens: int = 192
     passes: float = 6.0
-    max_tokens: int = 6_000_000
+    max_tokens: int = 3_000_000
     seed: int = 0
 
 

@@ -1,0 +1,109 @@
+"""Serve an adapter only if it does what it did in training.
+
+LLM servers are known to answer with the bare base's output when an adapter's modules do not match its model (vLLM
+#34186, #48019). Training therefore writes golden prompts with log-probabilities; a server asks its own engine for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from serving.engine import Engine
+from serving.errors import AdapterProofError, SettingsError
+from training.adapter import Adapter
+from training.prompt import PromptRenderer
+
+FLOAT32_TOLERANCE = 0.002  # measured between vLLM on the CPU and transformers + PEFT: 1e-5 per token
+HALF_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class ServedAdapter:
+    """An adapter with what a request needs of it."""
+
+    name: str
+    adapter_id: str
+    renderer: PromptRenderer
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was measured, in nats per token of the golden completions.
+
+    Attributes:
+        gap: largest distance of the served adapter from its golden values.
+        effect: largest distance of the served adapter from the served base.
+    """
+
+    adapter_id: str
+    gap: float
+    effect: float
+
+
+async def prove_adapter(engine: Engine, adapter: Adapter, *, tolerance: float) -> Proof:
+    """Compare an adapter with its golden prompts.
+
+    For each golden prompt the engine's log-probability under the adapter may miss the golden one by at most `tolerance`
+    per token, and the bare base's likewise; and on at least one the two must differ by more than twice that.
+
+    Args:
+        tolerance: nats per token; > 0.
+
+    Raises:
+        AdapterProofError: one of the three does not hold; both numbers are named.
+    """
+    gaps, effects = [], []
+    again = f"train it again with `softrec train {adapter.facts.method}`, or serve the base it was trained on"
+    for golden in adapter.golden:
+        tokens = len(golden.completion_ids)
+        served = await engine.log_prob(golden.prompt_ids, golden.completion_ids, adapter_id=adapter.adapter_id)
+        base = await engine.log_prob(golden.prompt_ids, golden.completion_ids, adapter_id=None)
+        for what, found, expected in (
+            (f"adapter {adapter.adapter_id}", served, golden.log_prob),
+            (f"the base under adapter {adapter.adapter_id}", base, golden.base_log_prob),
+        ):
+            if not abs(found - expected) <= tolerance * tokens:  # also true for NaN
+                raise AdapterProofError(
+                    f"{what}: golden log-probability {expected:.4f}, served {found:.4f} "
+                    f"({tokens} tokens, {tolerance} nats each allowed)",
+                    remedy=again,
+                )
+        gaps.append(abs(served - golden.log_prob) / tokens)
+        effects.append(abs(served - base) / tokens)
+    if max(effects) <= 2 * tolerance:
+        raise AdapterProofError(
+            f"adapter {adapter.adapter_id} does nothing: its log-probabilities differ from the base's by at most "
+            f"{max(effects):.4f} nats per token, and more than {2 * tolerance} is needed",
+            remedy=again,
+        )
+    return Proof(adapter.adapter_id, max(gaps), max(effects))
+
+
+def choose_adapters(found: dict[str, Adapter], names: Sequence[str]) -> list[Adapter]:
+    """Return the adapters to serve, by name: those asked for, or all.
+
+    Raises:
+        SettingsError: one is missing, or there is none, or one was validated with a decoding that is not served.
+    """
+    missing = [name for name in names if name not in found]
+    if missing or not found:
+        there = ", ".join(found) or "none"
+        raise SettingsError(
+            f"adapter {', '.join(missing)} not found; there: {there}" if missing else "there is no adapter to serve",
+            remedy="train one with `softrec train soft`",
+        )
+    chosen = [found[name] for name in (names or sorted(found))]
+    for adapter in chosen:
+        if adapter.facts.decoding.mode != "greedy":
+            raise SettingsError(
+                f"adapter {adapter.adapter_id} decodes by {adapter.facts.decoding.mode}, this server only greedily",
+                remedy="publish it with greedy decoding",
+            )
+    return chosen
+
+
+def proof_tolerance(setting: float, *, dtype: str) -> float:
+    """Return the tolerance of the settings, or the one that fits the dtype."""
+    return setting or (FLOAT32_TOLERANCE if dtype == "float32" else HALF_TOLERANCE)

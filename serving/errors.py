@@ -1,0 +1,69 @@
+"""What can go wrong while serving.
+
+    SoftrecError
+    └── ServingError
+        ├── OverloadedError          too many requests wait already; try later (503, Retry-After)
+        ├── DeadlineError            the caller's time is over (504)
+        ├── NotReadyError            a part that /recommend needs does not work (503, Retry-After)
+        ├── EngineUnavailableError   the engine died or does not answer (503, Retry-After)
+        ├── StoreUnavailableError    the event store does not answer (503, Retry-After)
+        ├── AdapterForbiddenError    a request names its adapter and may not (403)
+        ├── UnknownAdapterError      a request names an adapter that is not served (422)
+        ├── AdapterProofError        at start: an adapter does not do what it did in training
+        ├── EngineStartError         at start: the engine does not come up
+        └── SettingsError            at start: a setting has a value that it cannot take
+
+`serving.problems` says which status and code each becomes.
+"""
+
+from __future__ import annotations
+
+from index.errors import SoftrecError
+
+
+class ServingError(SoftrecError):
+    """A request or a server cannot go on."""
+
+
+class OverloadedError(ServingError):
+    """The queue is full; `retry_after_s` is when to come again."""
+
+    def __init__(self, message: str, *, retry_after_s: int, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineError(ServingError):
+    """The answer did not come within the request's time."""
+
+
+class NotReadyError(ServingError):
+    """The server runs but cannot answer `/recommend` now."""
+
+
+class EngineUnavailableError(ServingError):
+    """The engine's process died or does not answer."""
+
+
+class StoreUnavailableError(ServingError):
+    """The event store could not be read or written."""
+
+
+class AdapterForbiddenError(ServingError):
+    """This server does not let requests name their adapter."""
+
+
+class UnknownAdapterError(ServingError):
+    """A request names an adapter that this server does not serve."""
+
+
+class AdapterProofError(ServingError):
+    """An adapter's log-probabilities disagree with its golden prompts, or equal the bare base's."""
+
+
+class EngineStartError(ServingError):
+    """The engine did not come up."""
+
+
+class SettingsError(ServingError):
+    """A serving setting has a value that it cannot take."""

@@ -1,0 +1,55 @@
+"""Take in what users did: check each event against the catalog, store the good ones, report on all."""
+
+from __future__ import annotations
+
+import time
+
+from index.catalog import Catalog
+from serving.event_store import StoredEvent
+from serving.history import Histories
+from serving.schema import Degraded, Event, EventsRequest, EventsResponse, RejectedEvent
+
+_NO_SUCH_ITEM = "the catalog has no such item_id"
+
+
+class EventIntake:
+    """Accepts batches of events. Repeating a batch changes nothing."""
+
+    def __init__(self, catalog: Catalog, histories: Histories) -> None:
+        self._catalog = catalog
+        self._histories = histories
+
+    async def add(self, request: EventsRequest) -> EventsResponse:
+        """Store a batch. Good events are taken whatever becomes of the others.
+
+        Raises:
+            StoreUnavailableError: nothing was taken.
+        """
+        now = int(time.time())
+        good: list[StoredEvent] = []
+        rejected: list[RejectedEvent] = []
+        for position, event in enumerate(request.events):
+            if self._catalog.find_item_row(event.item_id) is None:
+                rejected.append(
+                    RejectedEvent(position=position, event_id=event.event_id, code="unknown_item", reason=_NO_SUCH_ITEM)
+                )
+            else:
+                good.append(_stored(event, now))
+        added = await self._histories.add(good)
+        return EventsResponse(
+            accepted=added.accepted,
+            duplicates=len(good) - added.accepted,
+            rejected=rejected,
+            degraded=[] if added.cache_available else [Degraded.HISTORY_CACHE_UNAVAILABLE],
+        )
+
+
+def _stored(event: Event, now: int) -> StoredEvent:
+    return StoredEvent(
+        event_id=event.event_id,
+        user_id=event.user_id,
+        item_id=event.item_id,
+        type=event.type.value,
+        timestamp=now if event.timestamp is None else event.timestamp,
+        request_id=event.request_id,
+    )

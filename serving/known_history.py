@@ -1,0 +1,41 @@
+"""What the catalog knows of a history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from index.catalog import Catalog
+from serving.schema import HistorySource
+
+
+@dataclass(frozen=True)
+class KnownHistory:
+    """A history tied to the catalog.
+
+    Attributes:
+        titles: the known entries' titles, oldest first, as the catalog spells them.
+        item_ids: every item that the known entries stand for.
+        unknown: how many entries are neither an item id nor a title.
+        source: where the entries came from.
+    """
+
+    titles: tuple[str, ...]
+    item_ids: frozenset[str]
+    unknown: int
+    source: HistorySource
+
+
+def know_history(catalog: Catalog, entries: Sequence[str], source: HistorySource) -> KnownHistory:
+    """Tie each entry to the catalog: an item id first, else a title, which stands for every item of that title."""
+    titles: list[str] = []
+    item_ids: set[str] = set()
+    for entry in entries:
+        if (row := catalog.find_item_row(entry)) is not None:
+            item_ids.add(entry)
+        elif (row := catalog.find_title_row(entry)) is not None:
+            item_ids.update(item.item_id for item in catalog.items_of(row))
+        else:
+            continue
+        titles.append(catalog.titles[row])
+    return KnownHistory(tuple(titles), frozenset(item_ids), len(entries) - len(titles), source)

@@ -1,0 +1,152 @@
+"""Every error as `application/problem+json` (RFC 9457): one table, one shape."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from serving.errors import (
+    AdapterForbiddenError,
+    DeadlineError,
+    EngineUnavailableError,
+    NotReadyError,
+    OverloadedError,
+    ServingError,
+    StoreUnavailableError,
+    UnknownAdapterError,
+)
+from serving.schema import FieldProblem, Problem
+
+MEDIA_TYPE = "application/problem+json"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ProblemKind:
+    """How one kind of error looks to a caller."""
+
+    status: int
+    code: str
+    title: str
+    retryable: bool = False
+
+
+BY_EXCEPTION: dict[type[Exception], ProblemKind] = {
+    OverloadedError: ProblemKind(503, "overloaded", "Too many requests are waiting", retryable=True),
+    NotReadyError: ProblemKind(503, "not_ready", "The server is not ready", retryable=True),
+    EngineUnavailableError: ProblemKind(503, "engine_unavailable", "The engine does not answer", retryable=True),
+    StoreUnavailableError: ProblemKind(503, "store_unavailable", "The event store does not answer", retryable=True),
+    DeadlineError: ProblemKind(504, "deadline_exceeded", "The answer took too long", retryable=True),
+    AdapterForbiddenError: ProblemKind(403, "adapter_forbidden", "Choosing the adapter is not allowed"),
+    UnknownAdapterError: ProblemKind(422, "unknown_adapter", "There is no such adapter"),
+    RequestValidationError: ProblemKind(422, "invalid_request", "The request is not valid"),
+}
+
+BY_STATUS: dict[int, ProblemKind] = {
+    400: ProblemKind(400, "bad_request", "The request cannot be read"),
+    404: ProblemKind(404, "not_found", "There is no such address"),
+    405: ProblemKind(405, "method_not_allowed", "This address does not take that method"),
+    413: ProblemKind(413, "body_too_large", "The request body is too large"),
+    415: ProblemKind(415, "unsupported_media_type", "The request body must be JSON"),
+}
+
+INTERNAL = ProblemKind(500, "internal_error", "The server made a mistake")
+
+RETRY_AFTER_S = 1
+
+
+def problem_response(
+    kind: ProblemKind,
+    *,
+    detail: str,
+    request_id: str,
+    errors: Sequence[FieldProblem] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Build the response of one problem."""
+    problem = Problem(
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        code=kind.code,
+        retryable=kind.retryable,
+        request_id=request_id,
+        errors=list(errors),
+    )
+    return Response(problem.model_dump_json(), kind.status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def describe_problems() -> dict[int | str, dict[str, Any]]:
+    """Return OpenAPI's `responses` for every status that any route may answer with."""
+    kinds = [*BY_EXCEPTION.values(), *BY_STATUS.values(), INTERNAL]
+    return {
+        status: {
+            "description": "; ".join(f"`{kind.code}`: {kind.title}" for kind in kinds if kind.status == status),
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in sorted({kind.status for kind in kinds})
+    }
+
+
+def install_problems(app: FastAPI) -> None:
+    """Make every error of the app a problem."""
+    app.add_exception_handler(ServingError, _on_serving_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+def request_id_of(request: Request) -> str:
+    """Return the id that the server gave this request."""
+    return str(request.scope["softrec.request_id"])
+
+
+async def _on_serving_error(request: Request, error: Exception) -> Response:
+    kind = BY_EXCEPTION.get(type(error), INTERNAL)
+    headers = {}
+    if kind.status == 503:
+        headers["Retry-After"] = str(error.retry_after_s if isinstance(error, OverloadedError) else RETRY_AFTER_S)
+    errors = []
+    if isinstance(error, AdapterForbiddenError | UnknownAdapterError):
+        errors = [FieldProblem(path="body.adapter", reason=str(error))]
+    if kind.status >= 500:
+        _log.warning("%s: %s", kind.code, error)
+    return problem_response(kind, detail=str(error), request_id=request_id_of(request), errors=errors, headers=headers)
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        FieldProblem(path=".".join(str(part) for part in problem["loc"]), reason=str(problem["msg"]))
+        for problem in error.errors()[:20]
+    ]
+    detail = "; ".join(f"{problem.path}: {problem.reason}" for problem in errors[:3])
+    return problem_response(
+        BY_EXCEPTION[RequestValidationError], detail=detail, request_id=request_id_of(request), errors=errors
+    )
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = BY_STATUS.get(error.status_code, ProblemKind(error.status_code, "http_error", "The request failed"))
+    detail = f"{request.method} {request.url.path}: {error.detail}"
+    return problem_response(kind, detail=detail, request_id=request_id_of(request), headers=error.headers)
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    # Starlette raises the exception again after this answer, so the server's log has the traceback. It also answers
+    # outside of our layers, so the id's header is put on here.
+    request_id = request_id_of(request)
+    return problem_response(
+        INTERNAL,
+        detail="the error is in the server's log under this request_id",
+        request_id=request_id,
+        headers={"X-Request-Id": request_id},
+    )

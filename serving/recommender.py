@@ -1,0 +1,163 @@
+"""The request path, on one screen: history -> prompt -> generation -> items -> decision."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from index.popularity import popularity_order
+from index.store import LoadedIndex
+from serving.adapters import ServedAdapter
+from serving.admission import Admission
+from serving.answer import AnswerDraft, grounded_items, popular_items
+from serving.arms import ArmChooser
+from serving.candidates import Candidates, CandidateSelector
+from serving.engine import Engine
+from serving.errors import DeadlineError
+from serving.event_store import EventStore
+from serving.history import Histories
+from serving.known_history import KnownHistory, know_history
+from serving.schema import (
+    ArmReason,
+    Degraded,
+    HistorySource,
+    IndexUsed,
+    RecommendedItem,
+    RecommendRequest,
+    RecommendResponse,
+)
+
+
+class Recommender:
+    """Answers requests with one index, one engine and its adapters.
+
+    Args:
+        arms: who answers.
+        admission: the queue before the engine.
+        timeout_ms: deadline of a request that names none.
+    """
+
+    def __init__(
+        self,
+        *,
+        arms: ArmChooser,
+        engine: Engine,
+        index: LoadedIndex,
+        histories: Histories,
+        store: EventStore,
+        admission: Admission,
+        timeout_ms: int,
+    ) -> None:
+        self._arms = arms
+        self._engine = engine
+        self._index = index
+        self._histories = histories
+        self._store = store
+        self._admission = admission
+        self._timeout_ms = timeout_ms
+        self._selector = CandidateSelector(index.catalog)
+        self._popular: list[int] = popularity_order(index.popularity).tolist()
+        self._grounding_thread = ThreadPoolExecutor(1, thread_name_prefix="ground")  # one: the encoder fills a core
+        self.index_used = IndexUsed(version=index.version, encoder=index.encoder_name)
+
+    async def recommend(self, request: RecommendRequest, *, request_id: str, record: bool = True) -> RecommendResponse:
+        """Answer a request.
+
+        Args:
+            request_id: unique; events refer to it.
+            record: write the decision, and with it the exposure, to the event store. Batch scoring shows nothing to
+                anybody and passes False.
+
+        Raises:
+            AdapterForbiddenError, UnknownAdapterError: the request names an adapter.
+            OverloadedError, DeadlineError, EngineUnavailableError, StoreUnavailableError: try again later.
+        """
+        choice = self._arms.choose(request)
+        draft = AnswerDraft.begin(
+            choice,
+            request_id=request_id,
+            user_id=request.user_id,
+            experiment_id=self._arms.experiment_id,
+            index=self.index_used,
+        )
+        timeout_ms = request.timeout_ms or self._timeout_ms
+        try:
+            async with asyncio.timeout(timeout_ms / 1000) as deadline:
+                await self._answer(request, draft, choice.adapter)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise DeadlineError(f"no answer within {timeout_ms} ms", remedy="raise timeout_ms") from None
+        if record:  # beyond the deadline's reach: an answer that is ready is recorded and sent
+            with draft.timed("record"):
+                await asyncio.to_thread(self._store.record_decision, draft.decision())
+        return draft.response()
+
+    def close(self) -> None:
+        """Let the grounding in progress end."""
+        self._grounding_thread.shutdown()
+
+    async def _answer(self, request: RecommendRequest, draft: AnswerDraft, adapter: ServedAdapter) -> None:
+        with draft.timed("history"):
+            history = draft.history = await self._read_history(request, draft)
+        seen = history.item_ids if request.exclude_seen else frozenset()
+        candidates = self._selector.select(request.filters, seen.union(request.exclude_item_ids))
+        if not history.titles:
+            label = Degraded.UNKNOWN_HISTORY if history.unknown else Degraded.NO_HISTORY
+            draft.fall_back(self._most_popular(candidates, request.k), ArmReason.NO_HISTORY, label)
+        else:
+            waiting = time.perf_counter()
+            async with self._admission.place():
+                draft.note_time("queue", since=waiting)
+                title = await self._generate(request, draft, adapter, history)
+                if title.strip():
+                    draft.items = await self._ground(draft, title, candidates, request.k)
+                else:
+                    popular = self._most_popular(candidates, request.k)
+                    draft.fall_back(popular, ArmReason.EMPTY_GENERATION, Degraded.EMPTY_GENERATION)
+        if len(draft.items) < request.k:
+            draft.degraded.append(Degraded.FEWER_THAN_K)
+
+    async def _read_history(self, request: RecommendRequest, draft: AnswerDraft) -> KnownHistory:
+        catalog = self._index.catalog
+        if request.history is not None:
+            return know_history(catalog, request.history, HistorySource.INLINE)
+        if request.user_id is None:
+            return know_history(catalog, (), HistorySource.NONE)
+        stored = await self._histories.read(request.user_id)
+        if not stored.cache_available:
+            draft.degraded.append(Degraded.HISTORY_CACHE_UNAVAILABLE)
+        return know_history(catalog, stored.item_ids, HistorySource(stored.source))
+
+    async def _generate(
+        self, request: RecommendRequest, draft: AnswerDraft, adapter: ServedAdapter, history: KnownHistory
+    ) -> str:
+        with draft.timed("prompt"):
+            prompt = adapter.renderer.render(history.titles)
+        with draft.timed("generate"):
+            generation = await self._engine.generate(
+                prompt.ids,
+                adapter_id=adapter.adapter_id,
+                max_new_tokens=adapter.max_new_tokens,
+                request_id=draft.request_id,
+            )
+        title = adapter.renderer.parse(generation.ids)
+        draft.titles_used = prompt.used
+        draft.prompt_tokens, draft.completion_tokens = len(prompt.ids), len(generation.ids)
+        if request.explain:
+            draft.details = {"prompt_ids": prompt.ids, "generated_ids": generation.ids, "generation": title}
+        return title
+
+    async def _ground(self, draft: AnswerDraft, title: str, candidates: Candidates, k: int) -> list[RecommendedItem]:
+        if not candidates.rows.any():
+            return []
+        with draft.timed("ground"):
+            rank = self._index.grounder.rank
+            [ranking] = await asyncio.get_running_loop().run_in_executor(
+                self._grounding_thread, lambda: rank([title], k, allowed=candidates.rows)
+            )
+        return grounded_items(ranking, candidates, k)
+
+    def _most_popular(self, candidates: Candidates, k: int) -> list[RecommendedItem]:
+        return popular_items(self._popular, self._index.popularity, candidates, k)

@@ -1,0 +1,216 @@
+"""All that a running server is made of, opened in order, closed in reverse. `softrec score` uses it without HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from index.artifact import file_digest
+from index.encoder import open_encoder
+from index.store import LoadedIndex, load_active, read_encoder_name
+from index.workspace import Workspace
+from serving.adapters import ServedAdapter, choose_adapters, proof_tolerance, prove_adapter
+from serving.admission import Admission
+from serving.arms import ArmChooser
+from serving.embedded_redis import EmbeddedRedis
+from serving.engine import Engine
+from serving.errors import NotReadyError, ServingError
+from serving.event_store import EventStore
+from serving.events import EventIntake
+from serving.experiment import plan_experiment
+from serving.history import Histories
+from serving.history_cache import HistoryCache
+from serving.interaction_log import read_log
+from serving.recommender import Recommender
+from serving.schema import Degraded, ReadyResponse
+from serving.settings import ServingSettings
+from serving.vllm_environment import engine_threads, prepare_environment, runs_on_cpu
+from training.adapter import Adapter, check_adapter, read_adapters
+from training.base_model import BaseModel, locate_base
+
+EngineOpener = Callable[[BaseModel, Sequence[Adapter], ServingSettings], Awaitable[Engine]]
+Note = Callable[[str], None]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Service:
+    """An open server without its HTTP."""
+
+    recommender: Recommender
+    events: EventIntake
+    arms: ArmChooser
+    _engine: Engine
+    _store: EventStore
+    _cache: HistoryCache
+
+    async def ready(self) -> ReadyResponse:
+        """Say that `/recommend` works.
+
+        Raises:
+            NotReadyError: the engine or the store does not; a missing Redis is only named.
+        """
+        try:
+            await self._engine.ping()
+            await asyncio.to_thread(self._store.ping)
+        except ServingError as error:
+            raise NotReadyError(str(error)) from error
+        return ReadyResponse(
+            adapters=[adapter.adapter_id for adapter in self.arms.adapters.values()],
+            experiment=self.arms.experiment_id,
+            index=self.recommender.index_used,
+            degraded=[] if await self._cache.ping() else [Degraded.HISTORY_CACHE_UNAVAILABLE],
+        )
+
+
+async def open_vllm(base: BaseModel, adapters: Sequence[Adapter], settings: ServingSettings) -> Engine:
+    """Start the real engine, sized by what the adapters need."""
+    on_cpu = settings.device == "cpu" or (settings.device == "auto" and runs_on_cpu())
+    prepare_environment(os.environ, on_cpu=on_cpu)
+    from serving.vllm_engine import VllmEngine, VllmOptions  # vLLM reads its environment while it is imported
+
+    golden = [prompt for adapter in adapters for prompt in adapter.golden]
+    longest_golden = max(len(prompt.prompt_ids) + len(prompt.completion_ids) + 1 for prompt in golden)
+    longest_request = max(a.facts.template.max_prompt_tokens + a.facts.decoding.max_new_tokens for a in adapters)
+    return await VllmEngine.open(
+        str(base.path),
+        {adapter.adapter_id: adapter.path for adapter in adapters},
+        end_id=base.end_id,
+        options=VllmOptions(
+            dtype=resolve_dtype(settings),
+            max_model_len=max(longest_golden, longest_request),
+            max_lora_rank=max(adapter.facts.lora_rank for adapter in adapters),
+            max_running=settings.max_running,
+            kv_cache_bytes=int(settings.kv_cache_gib * 2**30) if on_cpu else None,
+            enforce_eager=on_cpu,
+            block_size=32 if on_cpu else None,
+            threads=(settings.engine_threads or engine_threads(os.environ)) if on_cpu else None,
+        ),
+    )
+
+
+@asynccontextmanager
+async def open_service(
+    workspace: Workspace,
+    settings: ServingSettings,
+    *,
+    open_engine: EngineOpener = open_vllm,
+    note: Note = lambda text: None,
+) -> AsyncIterator[Service]:
+    """Open a workspace for recommendations; everything is closed when the context is left.
+
+    Args:
+        workspace: must hold a base, at least one adapter, an index and an interaction log.
+        open_engine: starts the engine.
+        note: told, one line each, what was opened and how long it took.
+
+    Raises:
+        ArtifactError: something is missing, damaged or does not belong together; the message names the command.
+        AdapterProofError: an adapter does not do in this engine what it did in training.
+        ServingError: a part does not start.
+    """
+    async with AsyncExitStack() as stack:
+        base = locate_base(workspace)
+        adapters = choose_adapters(read_adapters(workspace.adapters_dir), settings.adapters)
+        index = await _opened(note, "index", asyncio.to_thread(_load_index, workspace, base))
+        for adapter in adapters:
+            check_adapter(adapter, base_digest=base.digest, catalog_digest=index.catalog.digest)
+
+        store = await _opened(note, "event store", asyncio.to_thread(_open_store, workspace, settings))
+        stack.callback(store.close)
+        log_digest = await asyncio.to_thread(file_digest, workspace.interactions_path)
+        log = read_log(workspace.interactions_path)
+        await _opened(note, "interaction log", asyncio.to_thread(store.import_log, log_digest, log))
+        cache = _open_cache(settings, stack, namespace=log_digest[:12], note=note)
+        stack.push_async_callback(cache.close)
+        histories = Histories(store, cache, limit=settings.history_limit)
+
+        engine = await _opened(note, "engine", open_engine(base, adapters, settings))
+        stack.push_async_callback(engine.close)
+        tolerance = proof_tolerance(settings.proof_tolerance, dtype=resolve_dtype(settings))
+        for adapter in adapters:
+            proof = await prove_adapter(engine, adapter, tolerance=tolerance)
+            note(
+                f"{proof.adapter_id} proven: {proof.gap:.1e} nats per token from its golden values, "
+                f"{proof.effect:.3f} from the base"
+            )
+
+        arms = _choose_arms(base, adapters, settings)
+        recommender = Recommender(
+            arms=arms,
+            engine=engine,
+            index=index,
+            histories=histories,
+            store=store,
+            admission=Admission(
+                max_running=settings.max_running,
+                max_waiting=settings.max_waiting,
+                retry_after_s=settings.retry_after_s,
+            ),
+            timeout_ms=settings.timeout_ms,
+        )
+        stack.callback(recommender.close)
+        yield Service(recommender, EventIntake(index.catalog, histories), arms, engine, store, cache)
+
+
+def resolve_dtype(settings: ServingSettings) -> str:
+    """Return the weights' dtype: float32 on the CPU unless another is set, where it is the faster one."""
+    on_cpu = settings.device == "cpu" or (settings.device == "auto" and runs_on_cpu())
+    return "float32" if settings.dtype == "auto" and on_cpu else settings.dtype
+
+
+def _choose_arms(base: BaseModel, adapters: Sequence[Adapter], settings: ServingSettings) -> ArmChooser:
+    served = {
+        adapter.name: ServedAdapter(
+            name=adapter.name,
+            adapter_id=adapter.adapter_id,
+            renderer=base.renderer(adapter.facts.template),
+            max_new_tokens=adapter.facts.decoding.max_new_tokens,
+        )
+        for adapter in adapters
+    }
+    return ArmChooser(
+        served,
+        default_adapter=settings.default_adapter,
+        experiment=plan_experiment(settings.experiment, settings.arms, settings.weights, served=list(served)),
+        allow_override=settings.allow_adapter_override,
+    )
+
+
+def _load_index(workspace: Workspace, base: BaseModel) -> LoadedIndex:
+    encoder = open_encoder(read_encoder_name(workspace.index_dir), base_dir=base.path)
+    return load_active(workspace.index_dir, encoder=encoder)
+
+
+def _open_store(workspace: Workspace, settings: ServingSettings) -> EventStore:
+    if settings.database_url:
+        return EventStore.open(settings.database_url)
+    return EventStore.open_file(workspace.events_path)
+
+
+def _open_cache(settings: ServingSettings, stack: AsyncExitStack, *, namespace: str, note: Note) -> HistoryCache:
+    url = settings.redis_url
+    if not url:
+        try:
+            embedded = EmbeddedRedis()
+            stack.callback(embedded.close)
+            url = embedded.url
+        except ServingError as error:  # a cache may be missing; answers will say so
+            note(f"history cache: {error}")
+            url = "unix:///nonexistent/softrec-redis.sock"
+    return HistoryCache(
+        url, namespace=namespace, ttl_s=settings.history_ttl_s, timeout_s=settings.redis_timeout_ms / 1000
+    )
+
+
+async def _opened(note: Note, what: str, opening: Awaitable[_T]) -> _T:
+    start = time.perf_counter()
+    result = await opening
+    note(f"{what} ready after {time.perf_counter() - start:.1f} s")
+    return result

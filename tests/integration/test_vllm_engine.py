@@ -1,0 +1,240 @@
+"""The real engine: vLLM on the CPU, a tiny random Llama, two random LoRA adapters, beside transformers and PEFT."""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from serving.adapters import FLOAT32_TOLERANCE, prove_adapter
+from serving.errors import AdapterProofError, EngineStartError, EngineUnavailableError, UnknownAdapterError
+from serving.vllm_environment import prepare_environment
+from training.adapter import Adapter, AdapterFacts, Decoding, GoldenPrompt
+from training.prompt import PromptTemplate
+
+VOCABULARY = 512
+END = 2
+MAX_LEN = 256
+PROMPT = tuple(range(10, 110))
+COMPLETION = (200, 201, 202, END)
+ADAPTERS = ("a@1", "b@1")
+
+
+@dataclass
+class TinyModel:
+    """Folders of a base and its adapters, and what transformers says of COMPLETION after PROMPT."""
+
+    base: Path
+    adapters: dict[str, Path]
+    log_probs: dict[str | None, float]
+    first_tokens: dict[str | None, int]
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    root = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+        bos_token_id=1,
+        eos_token_id=END,
+        pad_token_id=0,
+    )
+    ids = torch.tensor([[*PROMPT, *COMPLETION]])
+
+    def measure(model: torch.nn.Module) -> tuple[float, int]:
+        with torch.no_grad():
+            scores = model(ids).logits[0].log_softmax(-1)
+        places = range(len(PROMPT) - 1, len(PROMPT) + len(COMPLETION) - 1)
+        return (
+            sum(scores[place, token].item() for place, token in zip(places, COMPLETION, strict=True)),
+            int(scores[len(PROMPT) - 1].argmax()),
+        )
+
+    base = LlamaForCausalLM(config).eval()
+    base.save_pretrained(root / "base")
+    measured: dict[str | None, tuple[float, int]] = {None: measure(base)}
+    linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    for adapter_id in ADAPTERS:
+        fresh = LlamaForCausalLM.from_pretrained(root / "base")
+        lora = LoraConfig(r=12, lora_alpha=24, target_modules=linear, task_type="CAUSAL_LM")  # 12 is no rank of vLLM's
+        model = get_peft_model(fresh, lora).eval()
+        for name, weights in model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(weights, std=0.1)
+        model.save_pretrained(root / adapter_id)
+        measured[adapter_id] = measure(model)
+    return TinyModel(
+        root / "base",
+        {adapter_id: root / adapter_id for adapter_id in ADAPTERS},
+        {key: value[0] for key, value in measured.items()},
+        {key: value[1] for key, value in measured.items()},
+    )
+
+
+async def open_engine(model: TinyModel):
+    prepare_environment(os.environ, on_cpu=True)
+    from serving.vllm_engine import VllmEngine, VllmOptions
+
+    options = VllmOptions(
+        dtype="float32",
+        max_model_len=MAX_LEN,
+        max_lora_rank=12,
+        max_running=4,
+        kv_cache_bytes=64 << 20,
+        enforce_eager=True,
+        block_size=32,
+    )
+    return await VllmEngine.open(str(model.base), model.adapters, end_id=END, options=options)
+
+
+@pytest.fixture(scope="module")
+async def engine(tiny_model: TinyModel) -> AsyncIterator:
+    opened = await open_engine(tiny_model)
+    yield opened
+    await opened.close()
+    assert [child for child in multiprocessing.active_children() if "Engine" in child.name] == []
+
+
+def adapter_of(adapter_id: str, golden: Sequence[GoldenPrompt]) -> Adapter:
+    name, _, digest = adapter_id.partition("@")
+    facts = AdapterFacts(
+        method=name,
+        base_name="tiny",
+        base_digest="",
+        tokenizer_digest="",
+        catalog_digest="",
+        split="time",
+        template=PromptTemplate(),
+        decoding=Decoding("greedy", 8),
+        lora_rank=12,
+        code_version="test",
+        parents=(),
+        settings={},
+        metrics={},
+    )
+    return Adapter(name, Path(), digest, "", facts, tuple(golden))
+
+
+@pytest.mark.parametrize("adapter_id", [None, *ADAPTERS])
+async def test_log_prob_and_first_token_agree_with_transformers(engine, tiny_model: TinyModel, adapter_id) -> None:
+    for _ in range(2):  # the second time the prompt is in the prefix cache
+        found = await engine.log_prob(PROMPT, COMPLETION, adapter_id=adapter_id)
+        assert found == pytest.approx(tiny_model.log_probs[adapter_id], abs=1e-3)
+    generation = await engine.generate(PROMPT, adapter_id=adapter_id, max_new_tokens=8, request_id=f"g-{adapter_id}")
+    assert generation.ids[0] == tiny_model.first_tokens[adapter_id]
+    again = await engine.log_prob(PROMPT, generation.ids, adapter_id=adapter_id)
+    assert generation.log_prob == pytest.approx(again, abs=1e-3)
+
+
+async def test_adapters_differ_from_the_base_and_from_each_other_even_at_the_same_time(engine, tiny_model) -> None:
+    """Log-probabilities and generations of all three, asked at once.
+
+    Let in together, `prompt_logprobs` would kill vLLM and the base's generations would be an adapter's.
+    """
+    models = (None, *ADAPTERS)
+    asked = [engine.log_prob(PROMPT, COMPLETION, adapter_id=adapter_id) for adapter_id in models * 2]
+    written = [
+        engine.generate(PROMPT, adapter_id=adapter_id, max_new_tokens=8, request_id=f"mixed-{number}")
+        for number, adapter_id in enumerate(models * 2)
+    ]
+    values = await asyncio.gather(*asked[:3], *written[:3], *asked[3:], *written[3:])
+    for start in (0, 6):
+        assert values[start : start + 3] == pytest.approx([tiny_model.log_probs[name] for name in models], abs=1e-3)
+    first_tokens = [generation.ids[0] for generation in values[3:6]]
+    assert first_tokens == [tiny_model.first_tokens[name] for name in models]
+    assert len({generation.ids for generation in values[3:6] + values[9:]}) == 3
+
+
+async def test_an_adapter_proves_itself_and_an_impostor_does_not(engine, tiny_model: TinyModel) -> None:
+    golden = GoldenPrompt(PROMPT, COMPLETION, tiny_model.log_probs["a@1"], tiny_model.log_probs[None])
+    proof = await prove_adapter(engine, adapter_of("a@1", [golden]), tolerance=FLOAT32_TOLERANCE)
+    assert proof.gap < 1e-4 < 0.01 < proof.effect
+    with pytest.raises(AdapterProofError, match="golden log-probability") as caught:  # b in the place of a
+        await prove_adapter(engine, adapter_of("b@1", [golden]), tolerance=FLOAT32_TOLERANCE)
+    assert f"{golden.log_prob:.3f}" in str(caught.value)
+    assert f"{tiny_model.log_probs['b@1']:.3f}" in str(caught.value)
+    other_base = replace(golden, base_log_prob=golden.base_log_prob - 1)
+    with pytest.raises(AdapterProofError, match="the base under adapter a@1"):
+        await prove_adapter(engine, adapter_of("a@1", [other_base]), tolerance=FLOAT32_TOLERANCE)
+
+
+async def test_generation_stops_at_the_end_token_or_at_the_limit(engine) -> None:
+    """What a@1 writes after PROMPT is random: call its second token the end token."""
+    generation = await engine.generate(PROMPT, adapter_id="a@1", max_new_tokens=3, request_id="limit")
+    assert (len(generation.ids), generation.finish_reason) == (3, "length")
+    engine._end_id, end = generation.ids[1], engine._end_id
+    stopped = await engine.generate(PROMPT, adapter_id="a@1", max_new_tokens=8, request_id="stop")
+    engine._end_id = end
+    first = generation.ids.index(generation.ids[1])
+    assert (stopped.ids, stopped.finish_reason) == (generation.ids[: first + 1], "stop")
+
+
+@pytest.mark.parametrize("ids", [(), (-1,), (VOCABULARY,), (10**9,), tuple([5] * MAX_LEN)])
+async def test_ids_that_would_kill_the_engine_are_refused_before_it(engine, ids: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"token ids must lie in 0\.\.511|but the engine takes 256"):
+        await engine.generate(ids, adapter_id=None, max_new_tokens=1, request_id="bad")
+    with pytest.raises(ValueError, match=r"token ids|the engine takes"):
+        await engine.log_prob(PROMPT, ids or (-1,), adapter_id=None)
+    await engine.ping()
+
+
+async def test_an_adapter_that_is_not_loaded_is_refused(engine) -> None:
+    with pytest.raises(UnknownAdapterError, match="loaded: a@1, b@1"):
+        await engine.generate(PROMPT, adapter_id="c@1", max_new_tokens=1, request_id="unknown")
+
+
+async def test_cancellation_reaches_the_engine(engine) -> None:
+    tasks = [
+        asyncio.create_task(engine.generate(PROMPT, adapter_id="a@1", max_new_tokens=150, request_id=f"long-{n}"))
+        for n in range(8)
+    ]
+    await asyncio.sleep(0.05)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.03):
+            await engine.generate(PROMPT, adapter_id="a@1", max_new_tokens=150, request_id="deadline")
+    assert engine._llm.get_num_unfinished_requests() == 0
+    assert (await engine.generate(PROMPT, adapter_id="a@1", max_new_tokens=2, request_id="after")).ids
+
+
+async def test_a_killed_engine_is_named_and_a_bad_adapter_leaves_no_process(engine, tiny_model: TinyModel) -> None:
+    """Last in this file: it starts a second engine, whose adapter folder is empty, and then kills the first."""
+    empty = tiny_model.base.parent / "empty"
+    empty.mkdir()
+    with pytest.raises(EngineStartError, match="c@1"):
+        await open_engine(replace(tiny_model, adapters={"c@1": empty}))
+    await engine.ping()  # the first engine is none of the second's business
+    [child] = engine._children
+    running = asyncio.create_task(
+        engine.generate(PROMPT, adapter_id="a@1", max_new_tokens=150, request_id="interrupted")
+    )
+    await asyncio.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    with pytest.raises(EngineUnavailableError):
+        await asyncio.wait_for(running, 20)
+    end = time.monotonic() + 10
+    while child.is_alive() and time.monotonic() < end:
+        await asyncio.sleep(0.05)
+    with pytest.raises(EngineUnavailableError, match="dead"):
+        await engine.ping()
+    with pytest.raises(EngineUnavailableError):
+        await asyncio.wait_for(engine.log_prob(PROMPT, COMPLETION, adapter_id=None), 20)

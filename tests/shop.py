@@ -1,0 +1,53 @@
+"""A small shop for tests, made by the product's own steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from clients.demo_shop import write_demo_shop
+from index.catalog import read_catalog, write_catalog
+from index.encoder import open_encoder
+from index.grounding import Grounder
+from index.items import read_items
+from index.popularity import count_popularity
+from index.store import build_index, load_active
+from index.workspace import ShopSettings, Workspace
+from training.interactions import load_interactions, read_interactions, write_interactions
+from training.progress import Silence
+from training.settings import PRESETS, TrainSettings
+from training.stand_in import StandInSettings, train_stand_in
+
+# small enough for a test, large enough to learn something
+SETTINGS: TrainSettings = replace(
+    PRESETS["tiny"], train_windows=160, validation_windows=24, test_windows=40, max_epochs=2, distance_samples=16
+)
+STAND_IN = StandInSettings(vocabulary=1024, hidden=64, layers=2, heads=2, max_tokens=100_000)
+
+
+def import_demo_shop(root: Path, *, users: int = 120) -> Workspace:
+    """Catalog and log of a small demo shop."""
+    source = root / "source"
+    write_demo_shop(source, users=users)
+    workspace = Workspace.create(root, ShopSettings(noun="title", verb="enjoyed"))
+    catalog, _ = read_items(source / "items.csv", rejects_path=workspace.rejects_dir / "items.csv")
+    log, _ = read_interactions(
+        source / "interactions.csv", catalog, rejects_path=workspace.rejects_dir / "interactions.csv"
+    )
+    write_catalog(workspace.catalog_path, catalog)
+    write_interactions(workspace.interactions_path, log)
+    return workspace
+
+
+def add_base(workspace: Workspace) -> None:
+    """A stand-in base that trains in seconds."""
+    train_stand_in(workspace, SETTINGS, Silence(), stand_in=STAND_IN)
+
+
+def add_index(workspace: Workspace) -> Grounder:
+    """The index, with the real sentence-transformers encoder."""
+    encoder = open_encoder(workspace.settings.encoder, base_dir=None)
+    catalog = read_catalog(workspace.catalog_path)
+    log = load_interactions(workspace.interactions_path, catalog)
+    build_index(workspace.index_dir, catalog, encoder, count_popularity(catalog, log.item_ids))
+    return load_active(workspace.index_dir, encoder=encoder).grounder

@@ -1,0 +1,120 @@
+"""The parts of a server, real but small: SQLite, Redis, FAISS; the engine is a fake and the encoder counts letters."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from index.popularity import count_popularity
+from index.store import LoadedIndex, build_index, load_active
+from serving.adapters import ServedAdapter
+from serving.admission import Admission
+from serving.arms import ArmChooser
+from serving.embedded_redis import EmbeddedRedis
+from serving.event_store import EventStore
+from serving.events import EventIntake
+from serving.experiment import plan_experiment
+from serving.history import Histories
+from serving.history_cache import HistoryCache
+from serving.recommender import Recommender
+from serving.service import Service
+from tests.fake_engine import FakeEngine
+from tests.tiny_shop import LOG, TEMPLATE, tiny_catalog, write_tiny_tokenizer
+from training.prompt import PromptRenderer
+
+ADAPTER_IDS = {"sft": "sft@111111111111", "soft": "soft@222222222222"}
+
+
+class LetterEncoder:
+    """A vector per title: how often each letter occurs. Distances can be worked out by hand."""
+
+    name = "letters"
+    fingerprint = "letters-1"
+    dimension = 26
+
+    def encode(self, titles: Sequence[str]) -> NDArray[np.float32]:
+        vectors = np.zeros((len(titles), 26), dtype=np.float32)
+        for row, title in enumerate(titles):
+            for letter in title.lower():
+                if "a" <= letter <= "z":
+                    vectors[row, ord(letter) - ord("a")] += 1
+        return vectors
+
+
+@dataclass
+class Rig:
+    """A service, and what tests turn about it."""
+
+    service: Service
+    engine: FakeEngine
+    store: EventStore
+    renderer: PromptRenderer
+    admission: Admission
+
+    def write(self, adapter: str, title: str) -> None:
+        """Let an adapter write a title from now on."""
+        ids = self.renderer.completion_ids(title)
+        self.engine.writers[ADAPTER_IDS[adapter]] = lambda prompt: ids
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[EmbeddedRedis]:
+    server = EmbeddedRedis()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def letter_index(tmp_path_factory: pytest.TempPathFactory) -> LoadedIndex:
+    folder = tmp_path_factory.mktemp("index")
+    catalog, encoder = tiny_catalog(), LetterEncoder()
+    build_index(folder, catalog, encoder, count_popularity(catalog, [item for _, item, _ in LOG]))
+    return load_active(folder, encoder=encoder)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[EventStore]:
+    opened = EventStore.open_file(tmp_path / "events.db")
+    opened.import_log("digest", [list(LOG)])
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+async def cache(redis_server: EmbeddedRedis, tmp_path: Path) -> AsyncIterator[HistoryCache]:
+    opened = HistoryCache(redis_server.url, namespace=tmp_path.name, ttl_s=60, timeout_s=2.0)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def rig(tmp_path: Path, letter_index: LoadedIndex, store: EventStore, cache: HistoryCache) -> Iterator[Rig]:
+    renderer = PromptRenderer(TEMPLATE, write_tiny_tokenizer(tmp_path / "base"), end_id=256)
+    adapters = {name: ServedAdapter(name, adapter_id, renderer, 42) for name, adapter_id in ADAPTER_IDS.items()}
+    engine = FakeEngine({adapter_id: lambda prompt: () for adapter_id in ADAPTER_IDS.values()})
+    histories = Histories(store, cache, limit=1000)
+    arms = ArmChooser(
+        adapters,
+        default_adapter="",
+        experiment=plan_experiment("sft-vs-soft", ("sft", "soft"), (), served=list(adapters)),
+        allow_override=True,
+    )
+    admission = Admission(max_running=2, max_waiting=1, retry_after_s=3)
+    recommender = Recommender(
+        arms=arms,
+        engine=engine,
+        index=letter_index,
+        histories=histories,
+        store=store,
+        admission=admission,
+        timeout_ms=5000,
+    )
+    events = EventIntake(letter_index.catalog, histories)
+    made = Rig(Service(recommender, events, arms, engine, store, cache), engine, store, renderer, admission)
+    made.write("sft", "Portal")
+    made.write("soft", "Zork")
+    yield made
+    recommender.close()

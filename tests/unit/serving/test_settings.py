@@ -1,0 +1,33 @@
+"""Settings: from the environment, overridden by the command line, refused by name."""
+
+import pytest
+
+from serving.errors import SettingsError
+from serving.settings import ServingSettings, describe_settings, read_settings
+
+
+def test_environment_and_overrides() -> None:
+    environ = {"SOFTREC_MAX_WAITING": "3", "SOFTREC_ARMS": "a, b", "SOFTREC_WEIGHTS": "0.25,0.75", "SOFTREC_X": "1"}
+    settings = read_settings(environ, max_waiting=None, timeout_ms=7)
+    assert (settings.max_waiting, settings.timeout_ms) == (3, 7)
+    assert (settings.arms, settings.weights) == (("a", "b"), (0.25, 0.75))
+    assert read_settings({}) == ServingSettings()
+    assert read_settings({"SOFTREC_EXPERIMENT": ""}).experiment == "sft-vs-soft"  # an empty variable is an unset one
+
+
+def test_the_platforms_own_variables_stand_in() -> None:
+    environ = {"REDIS_URL": "redis://a", "DATABASE_URL": "postgresql+psycopg://b"}
+    assert read_settings(environ).redis_url == "redis://a"
+    assert read_settings(environ | {"SOFTREC_REDIS_URL": "redis://c"}).redis_url == "redis://c"
+    assert read_settings(environ).database_url == "postgresql+psycopg://b"
+
+
+def test_bad_values_are_named_together() -> None:
+    with pytest.raises(SettingsError, match=r"SOFTREC_TIMEOUT_MS='soon'.*SOFTREC_MAX_RUNNING='0'"):
+        read_settings({"SOFTREC_MAX_RUNNING": "0", "SOFTREC_TIMEOUT_MS": "soon"})
+
+
+def test_every_setting_is_described() -> None:
+    described = describe_settings()
+    assert len(described) == len(ServingSettings.model_fields)
+    assert all(variable.startswith("SOFTREC_") and len(text) > 10 for variable, _, text in described)

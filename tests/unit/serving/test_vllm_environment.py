@@ -1,0 +1,40 @@
+"""vLLM's environment: filled in, never overridden."""
+
+import pytest
+
+from serving.vllm_environment import engine_threads, prepare_environment, starting_engine
+
+
+def test_what_the_operator_set_stays() -> None:
+    environ = {"VLLM_LOGGING_LEVEL": "DEBUG"}
+    prepare_environment(environ, on_cpu=True)
+    assert environ["VLLM_LOGGING_LEVEL"] == "DEBUG"
+    assert environ["VLLM_NO_USAGE_STATS"] == "1"
+    assert environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+
+
+def test_a_gpu_gets_nothing_of_the_cpus() -> None:
+    environ: dict[str, str] = {}
+    prepare_environment(environ, on_cpu=False)
+    assert "TORCHDYNAMO_DISABLE" not in environ
+    assert not [name for name in environ if "CPU" in name]
+
+
+def test_the_engine_leaves_a_core_to_the_server() -> None:
+    most = engine_threads({})
+    assert most >= 1
+    assert engine_threads({"OMP_NUM_THREADS": "1"}) == 1
+    assert engine_threads({"OMP_NUM_THREADS": "100000"}) == most
+    assert engine_threads({"OMP_NUM_THREADS": "4,2"}) == most
+
+
+def test_only_the_engine_inherits_its_threads_and_folder() -> None:
+    environ = {"OMP_NUM_THREADS": "4"}
+    with starting_engine(environ, threads=1) as folder:
+        assert environ == {"OMP_NUM_THREADS": "1", "VLLM_RPC_BASE_PATH": str(folder)}
+        assert folder.is_dir()
+    assert environ == {"OMP_NUM_THREADS": "4"}
+    folder.rmdir()
+    with pytest.raises(OSError, match="no"), starting_engine(environ, threads=None) as folder:
+        raise OSError("no")
+    assert not folder.exists()
