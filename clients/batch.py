@@ -1,0 +1,206 @@
+"""Score a file of users, shard by shard, so that a killed run goes on where it stopped.
+
+recs.parquet.parts/       beside the output while a run is unfinished
+  run.json                what the run is of; another run does not go on with its shards
+  00000.parquet ...       finished shards, each whole or absent; its rejected rows are in its metadata
+recs.parquet              all shards in order, moved into place at the end
+recs.rejects.csv          rows that could not be scored: row, user_id, reason
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import shutil
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from clients.users_file import UserRow, open_users, read_shards
+from index.artifact import file_digest, write_file
+from index.errors import MismatchError
+from serving.errors import DeadlineError
+from serving.schema import RecommendRequest, RecommendResponse
+from training.progress import Advance, Progress
+
+REJECTS = b"softrec.rejects"
+_COLUMNS: dict[str, pa.DataType] = {
+    "user_id": pa.string(),
+    "rank": pa.int32(),
+    "item_id": pa.string(),
+    "title": pa.string(),
+    "score": pa.float64(),
+    "distance": pa.float64(),  # null for an item by popularity
+    "source": pa.string(),
+    "adapter_id": pa.string(),  # null for an answer by popularity
+}
+SCHEMA = pa.schema(_COLUMNS)
+
+Recommend = Callable[[RecommendRequest, str], Awaitable[RecommendResponse]]  # (request, request_id)
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """How to score.
+
+    Attributes:
+        k: items per user.
+        adapter: name or id of the adapter for all; None: each user's own arm, as online.
+        timeout_ms: longest wait for one user; past it the row is rejected.
+        shard_rows: rows per shard: what a kill can cost, about twenty seconds on two cores.
+    """
+
+    k: int = 10
+    adapter: str | None = None
+    timeout_ms: int = 120_000
+    shard_rows: int = 256
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What became of the users' rows: each was scored or rejected. `resumed_shards` were there already."""
+
+    scored: int
+    rejected: int
+    resumed_shards: int
+
+
+async def score_file(
+    users: Path,
+    output: Path,
+    recommend: Recommend,
+    settings: BatchSettings,
+    *,
+    served: Mapping[str, Any],
+    concurrency: int,
+    restart: bool,
+    progress: Progress,
+) -> BatchReport:
+    """Recommend to every user of a Parquet file and write Parquet; the module's docstring lists the files.
+
+    Args:
+        users: see `clients.users_file`.
+        output: replaced when all is done, one row per user and rank.
+        served: what answers (index version, adapter ids); an unfinished run of anything else is not gone on with.
+        concurrency: users in work at once.
+        restart: throw the shards of an earlier run away.
+
+    Raises:
+        InputError: the users' file cannot be read.
+        MismatchError: the shards there belong to another run, and no `restart`.
+        SoftrecError: the recommender failed for a reason that is not the row's; finished shards stay.
+    """
+    file = open_users(users)
+    parts = output.with_name(output.name + ".parts")
+    _begin(parts, {"users": file_digest(users), **asdict(settings), **served}, restart=restart)
+    limit = asyncio.Semaphore(concurrency)
+    shards: list[Path] = []
+    resumed = 0
+    with progress.step("score", file.metadata.num_rows) as advance:
+        for rows in read_shards(file, settings.shard_rows):
+            shard = parts / f"{len(shards):05d}.parquet"
+            shards.append(shard)
+            if shard.is_file():
+                resumed += 1
+                advance(len(rows))
+            else:
+                _write_shard(shard, rows, await _score_rows(rows, recommend, settings, limit, advance))
+    rejected = _merge(shards, output)
+    shutil.rmtree(parts)
+    return BatchReport(file.metadata.num_rows - rejected, rejected, resumed)
+
+
+async def _score_rows(
+    rows: Sequence[UserRow], recommend: Recommend, settings: BatchSettings, limit: asyncio.Semaphore, advance: Advance
+) -> list[RecommendResponse | str]:
+    async def score(row: UserRow) -> RecommendResponse | str:
+        async with limit:
+            outcome = await _score_row(row, recommend, settings)
+            advance(1)
+            return outcome
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(score(row)) for row in rows]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None  # the other tasks were cancelled because of this one
+    return [task.result() for task in tasks]
+
+
+async def _score_row(row: UserRow, recommend: Recommend, settings: BatchSettings) -> RecommendResponse | str:
+    """Return the answer, or why this row has none. What is not the row's fault is raised."""
+    if row.user_id is None:
+        return "no user_id"
+    if row.is_repeated:
+        return "user_id seen before"
+    try:
+        request = RecommendRequest(
+            user_id=row.user_id,
+            history=row.history,
+            k=settings.k,
+            adapter=settings.adapter,
+            timeout_ms=settings.timeout_ms,
+        )
+        return await recommend(request, f"score-{row.row}")
+    except ValidationError as error:
+        return "; ".join(f"{'.'.join(map(str, at['loc']))}: {at['msg']}" for at in error.errors())
+    except DeadlineError as error:
+        return str(error)
+
+
+def _begin(parts: Path, run: Mapping[str, Any], *, restart: bool) -> None:
+    """Make the folder of shards, or make sure that the one there is this run's."""
+    path = parts / "run.json"
+    wanted = json.dumps(run, sort_keys=True)
+    if restart and parts.exists():
+        shutil.rmtree(parts)
+    found = path.read_text(encoding="utf-8") if path.is_file() else None
+    if found is None:
+        write_file(path, wanted.encode())
+    elif found != wanted:
+        remedy = "finish it with its own file and settings, or begin anew with --restart"
+        raise MismatchError(f"{parts}: an unfinished run", expected=wanted, found=found, remedy=remedy)
+
+
+def _write_shard(path: Path, rows: Sequence[UserRow], outcomes: Sequence[RecommendResponse | str]) -> None:
+    lines: list[tuple[object, ...]] = []
+    rejects: list[tuple[int, str, str]] = []
+    for row, outcome in zip(rows, outcomes, strict=True):
+        if isinstance(outcome, str):
+            rejects.append((row.row, row.user_id or "", outcome))
+            continue
+        for item in outcome.items:
+            distance = None if item.grounding is None else item.grounding.distance
+            place = (row.user_id, item.rank, item.item_id, item.title)
+            lines.append((*place, item.score, distance, item.source.value, outcome.adapter))
+    columns = list(zip(*lines, strict=True)) if lines else [()] * len(SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.table(arrays, schema=SCHEMA.with_metadata({REJECTS: json.dumps(rejects)})), buffer)
+    write_file(path, buffer.getvalue().to_pybytes())
+
+
+def _merge(shards: Sequence[Path], output: Path) -> int:
+    """Copy all shards into one file, and their rejects into another; returns the number of rejects."""
+    rejects: list[tuple[int, str, str]] = []
+    draft = output.with_name(f".{output.name}.draft")
+    with pq.ParquetWriter(draft, SCHEMA) as writer:
+        for shard in shards:
+            table = pq.read_table(shard)
+            rejects.extend(json.loads((table.schema.metadata or {})[REJECTS]))
+            writer.write_table(table.replace_schema_metadata(None))
+    draft.replace(output)
+    rejects_path = output.with_suffix(".rejects.csv")
+    rejects_path.unlink(missing_ok=True)  # an earlier run's
+    if rejects:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("row", "user_id", "reason"), *rejects])
+        write_file(rejects_path, text.getvalue().encode())
+    return len(rejects)

@@ -1,0 +1,251 @@
+"""The `softrec` command: one function per verb, which names its options and calls `clients.commands`, no more.
+
+Nothing heavy is imported before a verb is chosen. Our own errors print one line to standard error and exit with 2;
+anything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from index.errors import SoftrecError
+from training.adapter import DecodingMode
+
+
+class _OneLineErrors(TyperGroup):
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars are ours; this silences transformers' as well
+        try:
+            return super().main(*args, **kwargs)
+        except SoftrecError as error:
+            typer.echo(f"softrec: {' '.join(str(error).splitlines())}", err=True)
+            sys.exit(2)
+
+
+app = typer.Typer(
+    cls=_OneLineErrors,
+    help="Train, serve, ground and compare a recommender whose model is a language model.",
+    epilog="Begin with: softrec demo",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class SplitChoice(StrEnum):
+    """How `softrec init` may divide the log."""
+
+    AUTO = "auto"
+    TIME = "time"
+    LEAVE_LAST_OUT = "leave-last-out"
+
+
+class Method(StrEnum):
+    """What `softrec train` can train."""
+
+    SFT = "sft"
+    SOFT = "soft"
+
+
+Shop = Annotated[Path, typer.Argument(metavar="SHOP", help="The workspace's folder.")]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the table as JSON too.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")]
+Url = Annotated[str, typer.Option("--url", metavar="URL", help="The server's address.")]
+K = Annotated[int, typer.Option("-k", min=1, max=100, help="How many items.")]
+ADDRESS = "http://127.0.0.1:8000"
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where; going on from what is there.")] = Path(
+        "demo-shop"
+    ),
+    serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Keep serving at the end, or stop.")] = True,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    json: Json = None,
+) -> None:
+    """The whole story on a small made-up shop: train, evaluate, serve, ask."""
+    from serving.settings import read_settings
+    from serving.vllm_environment import prepare_environment, runs_on_cpu
+
+    prepare_environment(os.environ, on_cpu=runs_on_cpu())  # torch reads some of it, and training imports torch
+    from clients.commands.demo import run_demo
+
+    run_demo(folder, read_settings(os.environ), keep_serving=serve, host=host, port=port, json_path=json)
+
+
+@app.command()
+def init(
+    shop: Shop,
+    items: Annotated[Path, typer.Option(help="The catalog: item_id, title and optionally category, available.")],
+    interactions: Annotated[Path, typer.Option(help="The log: user_id, item_id, timestamp and optionally rating.")],
+    noun: Annotated[str, typer.Option(help="What the shop offers, singular: movie.")] = "item",
+    verb: Annotated[str, typer.Option(help="What users did with it, past participle: watched.")] = "bought",
+    split: Annotated[SplitChoice, typer.Option(help="How test data is set apart.")] = SplitChoice.AUTO,
+    encoder: Annotated[str, typer.Option(help="minilm, base, or a sentence-transformers name or folder.")] = "minilm",
+    max_reject_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Bad rows tolerated, as a share.")] = 0.01,
+    force: Annotated[bool, typer.Option("--force", help="Import again over an existing workspace.")] = False,
+) -> None:
+    """Make a workspace of a catalog and an interaction log (CSV, JSONL, Parquet, raw MovieLens, raw Amazon)."""
+    from clients.commands.init import init_shop
+    from index.workspace import ShopSettings
+
+    init_shop(
+        shop,
+        items=items,
+        interactions=interactions,
+        settings=ShopSettings(noun=noun, verb=verb, encoder=encoder),
+        split=split.value,
+        max_reject_share=max_reject_share,
+        force=force,
+    )
+
+
+@app.command()
+def base(shop: Shop, assignments: Set = None) -> None:
+    """Train the stand-in base: a small Llama on the catalog's own text. No download, no GPU."""
+    from clients.commands.base import train_base
+
+    train_base(shop, assignments or [])
+
+
+@app.command()
+def train(
+    method: Annotated[Method, typer.Argument(help="sft, or soft (which runs what it needs first).")],
+    shop: Shop,
+    base: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A Hugging Face base, kept in softrec.toml.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="tiny (default for the stand-in) or paper (for any other).")
+    ] = None,
+    assignments: Set = None,
+) -> None:
+    """Train an adapter and publish it with its proof."""
+    from clients.commands.train import train_adapter
+
+    train_adapter(shop, method.value, base_model=base, preset=preset, assignments=assignments or [])
+
+
+@app.command()
+def index(
+    shop: Shop,
+    keep: Annotated[int, typer.Option(min=1, help="How many versions to keep, the new one included.")] = 3,
+) -> None:
+    """Embed the catalog's titles and make them searchable."""
+    from clients.commands.index import index_shop
+
+    index_shop(shop, keep=keep)
+
+
+@app.command()
+def evaluate(
+    shop: Shop,
+    adapters: Annotated[
+        list[str] | None, typer.Argument(metavar="[ADAPTER]...", help="By default all there are.")
+    ] = None,
+    decoding: Annotated[DecodingMode | None, typer.Option(help="By default as each adapter's manifest says.")] = None,
+    assignments: Set = None,
+    json: Json = None,
+) -> None:
+    """HR and NDCG over the full catalog, beside popularity."""
+    from clients.commands.evaluate import evaluate_shop
+
+    evaluate_shop(shop, adapters or [], decoding=decoding, assignments=assignments or [], json_path=json)
+
+
+@app.command()
+def compare(
+    shop: Shop,
+    first: Annotated[str, typer.Argument(metavar="A", help="The adapter to compare with.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The adapter in question.")],
+    assignments: Set = None,
+    json: Json = None,
+) -> None:
+    """Offline A/B: both adapters on the same test windows, paired intervals of B minus A."""
+    from clients.commands.compare import compare_adapters
+
+    compare_adapters(shop, first, second, assignments=assignments or [], json_path=json)
+
+
+@app.command()
+def serve(
+    shop: Shop,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+) -> None:
+    """Serve every adapter of the shop over HTTP, until SIGINT or SIGTERM."""
+    from clients.commands.serve import serve_shop
+
+    serve_shop(shop, host=host, port=port)
+
+
+@app.command()
+def recommend(
+    user: Annotated[str | None, typer.Option("--user", help="The user's id.")] = None,
+    history: Annotated[list[str] | None, typer.Option(help="An item id or title, oldest first; repeatable.")] = None,
+    k: K = 10,
+    adapter: Annotated[str | None, typer.Option(help="Use this adapter and leave the experiment.")] = None,
+    category: Annotated[list[str] | None, typer.Option(help="Only items of this category; repeatable.")] = None,
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Recommend items of the history too.")] = False,
+    url: Url = ADDRESS,
+    json: Json = None,
+) -> None:
+    """Ask a running server what comes next for a user, or after a history."""
+    from clients.commands.recommend import recommend_online
+
+    recommend_online(
+        url,
+        user_id=user,
+        history=history,
+        k=k,
+        adapter=adapter,
+        categories=category,
+        include_seen=include_seen,
+        json_path=json,
+    )
+
+
+@app.command()
+def score(
+    shop: Shop,
+    users: Annotated[Path, typer.Argument(metavar="USERS.parquet", help="user_id, and optionally history (item ids).")],
+    output: Annotated[Path, typer.Argument(metavar="RECS.parquet", help="Where the recommendations go.")],
+    adapter: Annotated[
+        str | None, typer.Option(help="Score all with this one; by default each user's own arm.")
+    ] = None,
+    k: K = 10,
+    concurrency: Annotated[int, typer.Option(min=1, help="Users in work at once.")] = 64,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away an unfinished run of other settings.")] = False,
+) -> None:
+    """Score a whole file of users through the serving path, without HTTP. Killed, it goes on where it stopped."""
+    from clients.commands.score import score_users
+
+    score_users(shop, users, output, adapter=adapter, k=k, concurrency=concurrency, restart=restart)
+
+
+@app.command()
+def doctor(
+    shop: Annotated[Path | None, typer.Argument(metavar="[SHOP]", help="A workspace to look at too.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Import nothing heavy, load no weights.")] = False,
+    json: Json = None,
+) -> None:
+    """Say what is installed, what is wrong and what to do. Exits with 1 when something is missing or wrong."""
+    from clients.commands.doctor import examine
+
+    if not examine(shop, quick=quick, json_path=json):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line: the entry point of the `softrec` script."""
+    app()

@@ -1,0 +1,243 @@
+"""Ask a softrec server from Python: `Client`, and `AsyncClient` for asyncio.
+
+Needs httpx and pydantic, nothing heavier. What to ask, what an answer means and whether to ask again are plain
+functions that both clients share; each adds only its own way to send and to sleep.
+
+Example (not run here, it needs a server)::
+
+    with Client("http://127.0.0.1:8000") as client:
+        answer = client.recommend(RecommendRequest(user_id="42", k=5))
+        for item in answer.items:
+            print(item.rank, item.title)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from clients.errors import UnreachableError, UnreadableAnswerError, problem_error
+from clients.retry import RetryPolicy, parse_retry_after
+from serving.schema import (
+    EventsRequest,
+    EventsResponse,
+    LiveResponse,
+    Problem,
+    ReadyResponse,
+    RecommendRequest,
+    RecommendResponse,
+)
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+RETRIED_STATUSES = frozenset({429, 503})  # nothing was done yet; a 504 or 500 may have cost the server its work
+
+
+@dataclass(frozen=True, slots=True)
+class _Call(Generic[Answer]):
+    """One question: where it goes, what it holds, what comes back, and whether it is worth asking twice."""
+
+    method: str
+    path: str
+    answer: type[Answer]
+    body: BaseModel | None = None
+    repeats: bool = True
+
+
+# Every call may be repeated: events carry their own ids, and a repeated /recommend only leaves another decision behind
+def _recommend(request: RecommendRequest) -> _Call[RecommendResponse]:
+    return _Call("POST", "/recommend", RecommendResponse, request)
+
+
+def _events(request: EventsRequest) -> _Call[EventsResponse]:
+    return _Call("POST", "/events", EventsResponse, request)
+
+
+# A probe asks how things are now, so it is not repeated
+_LIVE = _Call("GET", "/livez", LiveResponse, repeats=False)
+_READY = _Call("GET", "/readyz", ReadyResponse, repeats=False)
+
+
+class Client:
+    """A blocking client; use it as a context manager, or close it.
+
+    Args:
+        url: the server's address.
+        timeout_s: longest wait for one answer, and for its connection.
+        retry: when to ask again: on 429, on 503 and on a broken connection.
+        headers: sent with every request.
+        transport: another way to send (tests, proxies); httpx's own by default.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout_s: float = 60.0,
+        retry: RetryPolicy | None = None,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._http = httpx.Client(base_url=_base_url(url), timeout=timeout_s, headers=headers, transport=transport)
+        self._retry = retry or RetryPolicy()
+
+    def recommend(self, request: RecommendRequest) -> RecommendResponse:
+        """Ask what comes next. Raises a `ClientError`: see `clients.errors`."""
+        return self._run(_recommend(request))
+
+    def events(self, request: EventsRequest) -> EventsResponse:
+        """Report what users did; rejected events are in the answer, not raised."""
+        return self._run(_events(request))
+
+    def live(self) -> LiveResponse:
+        """Ask whether the process answers."""
+        return self._run(_LIVE)
+
+    def ready(self) -> ReadyResponse:
+        """Ask whether the server can recommend. Raises `UnavailableError` while it cannot; never retried."""
+        return self._run(_READY)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, call: _Call[Answer]) -> Answer:
+        request = _request(self._http, call)
+        for attempt in itertools.count(1):
+            try:
+                outcome: httpx.Response | httpx.TransportError = self._http.send(request)
+            except httpx.TransportError as error:
+                outcome = error
+            settled = _settle(call, request.url, outcome, attempt, self._retry)
+            if not isinstance(settled, float):
+                return settled
+            time.sleep(settled)
+        raise AssertionError("unreachable: the policy ends the loop")
+
+
+class AsyncClient:
+    """`Client` for asyncio: the same arguments, the same calls, awaited."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout_s: float = 60.0,
+        retry: RetryPolicy | None = None,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._http = httpx.AsyncClient(base_url=_base_url(url), timeout=timeout_s, headers=headers, transport=transport)
+        self._retry = retry or RetryPolicy()
+
+    async def recommend(self, request: RecommendRequest) -> RecommendResponse:
+        """Ask what comes next. Raises a `ClientError`: see `clients.errors`."""
+        return await self._run(_recommend(request))
+
+    async def events(self, request: EventsRequest) -> EventsResponse:
+        """Report what users did; rejected events are in the answer, not raised."""
+        return await self._run(_events(request))
+
+    async def live(self) -> LiveResponse:
+        """Ask whether the process answers."""
+        return await self._run(_LIVE)
+
+    async def ready(self) -> ReadyResponse:
+        """Ask whether the server can recommend. Raises `UnavailableError` while it cannot; never retried."""
+        return await self._run(_READY)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _run(self, call: _Call[Answer]) -> Answer:
+        request = _request(self._http, call)
+        for attempt in itertools.count(1):
+            try:
+                outcome: httpx.Response | httpx.TransportError = await self._http.send(request)
+            except httpx.TransportError as error:
+                outcome = error
+            settled = _settle(call, request.url, outcome, attempt, self._retry)
+            if not isinstance(settled, float):
+                return settled
+            await asyncio.sleep(settled)
+        raise AssertionError("unreachable: the policy ends the loop")
+
+
+def _base_url(url: str) -> httpx.URL:
+    try:
+        return httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise UnreachableError(url, f"not an address: {error}") from error
+
+
+def _request(http: httpx.Client | httpx.AsyncClient, call: _Call[Answer]) -> httpx.Request:
+    if call.body is None:
+        return http.build_request(call.method, call.path)
+    # unset fields stay unsaid, so that the server's defaults hold and an older server is not told of newer fields
+    content = call.body.model_dump_json(exclude_unset=True)
+    return http.build_request(call.method, call.path, content=content, headers={"content-type": "application/json"})
+
+
+def _settle(
+    call: _Call[Answer],
+    url: httpx.URL,
+    outcome: httpx.Response | httpx.TransportError,
+    attempt: int,
+    retry: RetryPolicy,
+) -> Answer | float:
+    """Return the answer, or the seconds to wait before asking again.
+
+    Raises:
+        ClientError: there will be no answer; `clients.errors` says which kind is which.
+    """
+    if isinstance(outcome, httpx.Response):
+        if outcome.is_success:
+            return _read(call.answer, outcome)
+        failure = problem_error(
+            _read(Problem, outcome), retry_after_s=parse_retry_after(outcome.headers.get("retry-after"))
+        )
+        passes = outcome.status_code in RETRIED_STATUSES
+        delay_s = retry.delay_s(attempt, failure.retry_after_s) if call.repeats and passes else None
+        if delay_s is None:
+            raise failure
+        return delay_s
+    # a read that timed out is no reason to make the server do the same work again
+    passes = isinstance(outcome, httpx.NetworkError | httpx.RemoteProtocolError | httpx.ConnectTimeout)
+    delay_s = retry.delay_s(attempt) if call.repeats and passes else None
+    if delay_s is None:
+        raise UnreachableError(str(url), str(outcome) or type(outcome).__name__) from outcome
+    return delay_s
+
+
+def _read(model: type[Answer], response: httpx.Response) -> Answer:
+    try:
+        return model.model_validate_json(response.content)
+    except ValidationError as error:
+        beginning = response.content[:120].decode("utf-8", "replace")
+        raise UnreadableAnswerError(str(response.url), response.status_code, beginning) from error

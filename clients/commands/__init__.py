@@ -1,0 +1,1 @@
+"""One module per verb of the `softrec` command; each holds a plain function that the command line calls."""

@@ -1,0 +1,44 @@
+"""`softrec base`: the stand-in base, where no pretrained model is named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from clients.errors import RefusedError
+from clients.progress import open_progress
+from clients.tables import say
+from index.errors import MissingArtifactError
+from index.workspace import Workspace
+from training.base_model import BaseModel, locate_base
+from training.progress import Progress
+from training.settings import TrainSettings, resolve_settings
+from training.stand_in import train_stand_in
+
+
+def train_base(root: Path, assignments: Sequence[str] = ()) -> BaseModel:
+    """Train the stand-in base.
+
+    Raises:
+        RefusedError: the shop names a pretrained base; a stand-in would never be used.
+    """
+    workspace = Workspace.open(root)
+    if workspace.settings.base_model:
+        raise RefusedError(
+            f"{root} uses {workspace.settings.base_model}; a stand-in would never be used",
+            remedy="remove base_model from softrec.toml first",
+        )
+    base = train_stand_in(workspace, resolve_settings("tiny", assignments), open_progress())
+    say(f"base: stand-in {base.digest[:12]} in {base.path}")
+    return base
+
+
+def ensure_base(workspace: Workspace, settings: TrainSettings, progress: Progress) -> None:
+    """Train the stand-in base if the shop has neither it nor a named base, and say so."""
+    if workspace.settings.base_model:
+        return
+    try:
+        locate_base(workspace)
+    except MissingArtifactError as error:
+        progress.note(f"training the stand-in base first: {error}")
+        train_stand_in(workspace, settings, progress)

@@ -1,0 +1,91 @@
+"""`softrec demo`: the whole story on a small made-up shop, and on from whatever of it is there already."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from clients.client import AsyncClient
+from clients.commands.base import ensure_base
+from clients.commands.evaluate import evaluate_shop, show_evaluations
+from clients.commands.index import open_index
+from clients.commands.init import init_shop
+from clients.commands.recommend import show_answer
+from clients.commands.train import ensure_adapter, settings_for
+from clients.demo_shop import write_demo_shop
+from clients.progress import open_progress
+from clients.server import reserve_address, run_server
+from clients.tables import say, write_json
+from index.workspace import ShopSettings, Workspace
+from serving.schema import RecommendRequest
+from serving.settings import ServingSettings
+from training.adapter import Adapter
+from training.progress import Progress
+
+USER_ID = "42"
+
+
+def run_demo(
+    root: Path, settings: ServingSettings, *, keep_serving: bool, host: str, port: int, json_path: Path | None
+) -> None:
+    """Make the shop, train and index what is missing, evaluate, serve, ask; print the table and one answer at the end.
+
+    Args:
+        root: the workspace; run again in the same one, the demo goes on from what exists.
+        settings: of the server.
+        keep_serving: serve until SIGINT or SIGTERM, or stop after the answer.
+        host: address to listen on.
+        port: likewise.
+        json_path: where the evaluation's table goes as JSON.
+    """
+    started = time.perf_counter()
+    reserved = reserve_address(host, port if keep_serving else 0)
+    progress = open_progress()
+    workspace, adapters = _prepare(root, progress)
+    _evaluate(workspace, adapters)
+
+    async def ask(url: str) -> bool:
+        async with AsyncClient(url) as client:
+            answer = await client.recommend(RecommendRequest(user_id=USER_ID, k=5))
+        evaluations = json.loads((workspace.reports_dir / "evaluation.json").read_bytes())
+        write_json(json_path, evaluations)
+        say("")
+        show_evaluations(evaluations)
+        say("", f"POST {url}/recommend for user {USER_ID}:")
+        show_answer(answer)
+        state = "serving, Ctrl-C stops it" if keep_serving else "stopped now, because of --no-serve"
+        first = f"softrec recommend --user 7 -k 5 --url {url}" if keep_serving else f"softrec serve {root}"
+        say("", f"server: {url} ({state})", f"whole story: {time.perf_counter() - started:.0f} s")
+        say("try next:", f"  {first}", f"  softrec compare {root} sft soft")
+        return keep_serving
+
+    run_server(workspace, settings, reserved, on_ready=ask, note=progress.note)
+
+
+def _prepare(root: Path, progress: Progress) -> tuple[Workspace, list[Adapter]]:
+    """Everything that serving needs, made where it is missing."""
+    if not (root / "softrec.toml").is_file():
+        items, interactions = root / "items.csv", root / "interactions.csv"
+        if not (items.is_file() and interactions.is_file()):
+            progress.note(f"making up a shop: {items}, {interactions}")
+            write_demo_shop(root)
+        init_shop(root, items=items, interactions=interactions, settings=ShopSettings(noun="title", verb="enjoyed"))
+    workspace = Workspace.open(root)
+    settings = settings_for(workspace, None, ())
+    ensure_base(workspace, settings, progress)
+    grounder = open_index(workspace, progress).grounder
+    sft = ensure_adapter(workspace, "sft", settings, grounder, progress)
+    soft = ensure_adapter(workspace, "soft", settings, grounder, progress)
+    return workspace, [sft, soft]
+
+
+def _evaluate(workspace: Workspace, adapters: Sequence[Adapter]) -> None:
+    """Evaluate, unless the report there is of these very adapters."""
+    path = workspace.reports_dir / "evaluation.json"
+    if path.is_file():
+        measured = {evaluation["adapter_id"] for evaluation in json.loads(path.read_bytes())}
+        if measured.issuperset(adapter.adapter_id for adapter in adapters):
+            return
+    evaluate_shop(workspace.root, [adapter.name for adapter in adapters])

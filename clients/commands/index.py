@@ -1,0 +1,50 @@
+"""`softrec index`: embed the catalog's titles and make them searchable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clients.progress import open_progress
+from clients.tables import say
+from index.catalog import read_catalog
+from index.encoder import TitleEncoder, open_encoder
+from index.errors import MismatchError, MissingArtifactError
+from index.popularity import count_popularity
+from index.store import LoadedIndex, build_index, load_active
+from index.workspace import Workspace
+from training.base_model import locate_base
+from training.interactions import load_interactions
+from training.progress import Progress
+
+
+def index_shop(root: Path, *, keep: int) -> str:
+    """Build a version of the index from the catalog and the log, and make it the active one. Returns its name."""
+    workspace = Workspace.open(root)
+    version = _build(workspace, _open_encoder(workspace), keep=keep, progress=open_progress())
+    say(f"index: version {version} is active")
+    return version
+
+
+def open_index(workspace: Workspace, progress: Progress) -> LoadedIndex:
+    """Load the active index; build it first, and say so, if there is none or it was built for something else."""
+    encoder = _open_encoder(workspace)
+    digest = read_catalog(workspace.catalog_path).digest
+    try:
+        return load_active(workspace.index_dir, encoder=encoder, catalog_digest=digest)
+    except (MissingArtifactError, MismatchError) as error:
+        progress.note(f"building the index first: {error}")
+    _build(workspace, encoder, keep=3, progress=progress)
+    return load_active(workspace.index_dir, encoder=encoder, catalog_digest=digest)
+
+
+def _open_encoder(workspace: Workspace) -> TitleEncoder:
+    name = workspace.settings.encoder
+    return open_encoder(name, base_dir=locate_base(workspace).path if name == "base" else None)
+
+
+def _build(workspace: Workspace, encoder: TitleEncoder, *, keep: int, progress: Progress) -> str:
+    catalog = read_catalog(workspace.catalog_path)
+    log = load_interactions(workspace.interactions_path, catalog)
+    popularity = count_popularity(catalog, log.item_ids)
+    with progress.step(f"index ({encoder.name})", len(catalog)) as advance:
+        return build_index(workspace.index_dir, catalog, encoder, popularity, keep=keep, advance=advance)

@@ -1,0 +1,93 @@
+"""`softrec init`: an interaction log and a catalog become a workspace."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from clients.errors import RefusedError
+from clients.tables import say
+from index.catalog import write_catalog
+from index.items import read_items
+from index.rejects import ImportReport
+from index.workspace import ShopSettings, Split, Workspace
+from training.interactions import Interactions, has_only_order, read_interactions, write_interactions
+
+
+def init_shop(
+    root: Path,
+    *,
+    items: Path,
+    interactions: Path,
+    settings: ShopSettings,
+    split: Literal["auto"] | Split = "auto",
+    max_reject_share: float = 0.01,
+    force: bool = False,
+) -> Workspace:
+    """Import a catalog and a log, and write `softrec.toml` last: a workspace exists when all of it does.
+
+    Args:
+        root: the workspace's folder; made if absent. Other files in it stay.
+        items: the catalog, in any layout that `index.tables` reads.
+        interactions: the log, likewise.
+        settings: the shop's, but for the split.
+        split: "auto" takes "leave-last-out" for a log whose timestamps only count each user's interactions.
+        max_reject_share: more bad rows than this share of a file and nothing is imported.
+        force: import again over an existing workspace. What was trained and indexed before stays, and is refused
+            later by its manifest if the catalog has changed.
+
+    Raises:
+        RefusedError: there is a workspace already, and no `force`.
+        InputError: a file cannot be read, or too much of it is bad.
+    """
+    paths = Workspace(root, settings)
+    settings_path = root / "softrec.toml"
+    if settings_path.exists() and not force:
+        raise RefusedError(
+            f"{root} is a workspace already ({settings_path.name} exists)",
+            remedy="choose another folder, or import again over it with --force",
+        )
+    rejects_dir = paths.rejects_dir
+    catalog, items_report = read_items(items, rejects_path=rejects_dir / "items.csv", max_reject_share=max_reject_share)
+    log, log_report = read_interactions(
+        interactions, catalog, rejects_path=rejects_dir / "interactions.csv", max_reject_share=max_reject_share
+    )
+    chosen, why = _choose_split(split, log)
+    settings = replace(settings, split=chosen)
+    settings_path.unlink(
+        missing_ok=True
+    )  # with --force: killed from here on, there is no workspace rather than a mixture
+    write_catalog(paths.catalog_path, catalog)
+    write_interactions(paths.interactions_path, log)
+    workspace = Workspace.create(root, settings)
+
+    _say_report("items", items, items_report, rejects_dir / "items.csv")
+    _say_report("interactions", interactions, log_report, rejects_dir / "interactions.csv")
+    say(
+        f"catalog: {len(catalog.items)} items under {len(catalog)} distinct titles",
+        f"log: {len(log)} interactions of {log.count_users()} users",
+        f"split: {chosen} ({why})",
+        f"workspace: {root} is ready; next: softrec base {root}",
+    )
+    return workspace
+
+
+def _choose_split(split: Literal["auto"] | Split, log: Interactions) -> tuple[Split, str]:
+    if split != "auto":
+        return split, "as asked"
+    if has_only_order(log):
+        return (
+            "leave-last-out",
+            "the timestamps only number each user's interactions, so users cannot be compared in time",
+        )
+    return "time", "the log has real timestamps: train on the past, measure on what came later"
+
+
+def _say_report(what: str, path: Path, report: ImportReport, rejects_path: Path) -> None:
+    say(f"{what}: {report.rows_read} rows read from {path}, {report.rows_kept} kept")
+    if report.rejected:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in report.rejected.most_common())
+        say(f"  rejected: {reasons}; each with its line in {rejects_path}")
+    for note in report.notes:
+        say(f"  note: {note}")

@@ -1,0 +1,33 @@
+"""The report of an offline comparison as one HTML file: no script, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from index.artifact import write_file
+from training.comparison import Comparison
+from training.evaluation import Evaluation
+
+
+def write_report(path: Path, comparisons: Sequence[Comparison], first: Evaluation, second: Evaluation) -> None:
+    """Write the report. The chart's scale is the largest end of any interval."""
+    ends = [abs(end) for row in comparisons for end in (row.difference.low, row.difference.high)]
+    environment = Environment(loader=PackageLoader("clients"), autoescape=True, undefined=StrictUndefined)
+    page = environment.get_template("compare.html").render(
+        first=first.method,
+        second=second.method,
+        windows=len(first.positions),
+        users=len(set(first.users)),
+        rows=comparisons,
+        reach=max(ends, default=0.0) or 1.0,
+        verdicts={
+            "a better": f"{first.method} better",
+            "b better": f"{second.method} better",
+            "undecided": "undecided",
+        },
+        methods=[first, second],
+    )
+    write_file(path, page.encode())
