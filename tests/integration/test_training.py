@@ -1,0 +1,170 @@
+"""SFT, distillation and SOFT on a small shop, with the real encoder and index; then what they published."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from index.encoder import open_encoder
+from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError
+from index.store import load_active
+from index.workspace import Workspace
+from tests.shop import SETTINGS
+from training.adapter import check_adapter, read_adapter, read_adapters
+from training.base_model import locate_base
+from training.dataset import load_dataset
+from training.distillation import distill, find_distilled, read_distilled
+from training.errors import DivergedError
+from training.evaluation import evaluate_adapters
+from training.language_model import add_lora, load_base, read_lora
+from training.progress import Silence
+from training.publishing import _check_weights, summed_log_probs
+from training.sft import train_sft
+from training.soft import train_soft
+
+
+@pytest.fixture
+def shop(trained_shop: Workspace, tmp_path: Path) -> Workspace:
+    """A copy to change."""
+    shutil.copytree(trained_shop.root, tmp_path / "shop")
+    return Workspace.open(tmp_path / "shop")
+
+
+def grounder_of(workspace: Workspace):
+    return load_active(workspace.index_dir, encoder=open_encoder("minilm")).grounder
+
+
+def test_sft_learned_something(trained_adapters):
+    history = (trained_adapters["sft"].path / "history.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in history]
+    assert losses[-1] < losses[0]
+
+
+def test_soft_starts_on_distilled_titles_and_follows_the_distance(trained_adapters):
+    """tau is 1 in the first epoch by definition, then min(1, exp(alpha * (d_t / d_0 - 1)))."""
+    soft = trained_adapters["soft"]
+    rows = [json.loads(line) for line in (soft.path / "history.jsonl").read_text().splitlines()]
+    assert rows[0]["tau"] == 1.0
+    d_0 = soft.facts.metrics["d_0"]
+    for row in rows:
+        assert row["tau"] == pytest.approx(min(1.0, np.exp(SETTINGS.curriculum_alpha * (row["d_t"] / d_0 - 1))))
+    assert soft.facts.parents == (trained_adapters["sft"].adapter_id,)
+    assert {"distilled_unique", "distilled_true", "distilled_off_catalog"} <= set(soft.facts.metrics)
+
+
+def test_golden_prompts_are_what_plain_peft_computes(trained_shop, trained_adapters):
+    """Load the published folder with transformers and PEFT alone, and score the golden completions one by one."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    for adapter in trained_adapters.values():
+        base = AutoModelForCausalLM.from_pretrained(locate_base(trained_shop).path, local_files_only=True)
+        model = PeftModel.from_pretrained(base, adapter.path).eval()
+        for golden in adapter.golden:
+            ids = torch.tensor([[*golden.prompt_ids, *golden.completion_ids]])
+            wanted = torch.tensor(golden.completion_ids)
+            begin = len(golden.prompt_ids) - 1
+
+            def log_prob(ids=ids, wanted=wanted, begin=begin, model=model) -> float:
+                with torch.no_grad():
+                    steps = torch.log_softmax(model(input_ids=ids).logits[0, begin:-1], -1)
+                return float(steps.gather(1, wanted[:, None]).sum())
+
+            assert log_prob() == pytest.approx(golden.log_prob, abs=1e-3)
+            with model.disable_adapter():
+                assert log_prob() == pytest.approx(golden.base_log_prob, abs=1e-3)
+
+
+def test_the_adapters_differ_from_the_base_and_from_each_other(trained_adapters):
+    sft, soft = trained_adapters["sft"].golden, trained_adapters["soft"].golden
+    assert [golden.prompt_ids for golden in sft] == [golden.prompt_ids for golden in soft]
+    assert all(abs(golden.log_prob - golden.base_log_prob) > 0.5 for golden in (*sft, *soft))
+    assert max(abs(a.log_prob - b.log_prob) for a, b in zip(sft, soft, strict=True)) > 0.05
+
+
+def test_published_folders_name_no_path_of_this_machine(trained_shop):
+    for path in (*trained_shop.adapters_dir.rglob("*.json"), *trained_shop.adapters_dir.rglob("*.md")):
+        assert str(trained_shop.root) not in path.read_text(encoding="utf-8"), path
+
+
+def test_training_again_gives_the_same_adapter(shop, trained_adapters):
+    """Same seed, same data, same threads: the same weights and so the same losses, number for number."""
+    again = train_sft(shop, SETTINGS, grounder_of(shop), Silence())
+    assert again.golden == trained_adapters["sft"].golden
+    assert again.facts.metrics["loss"] == trained_adapters["sft"].facts.metrics["loss"]
+
+
+def test_distilled_titles_are_kept_until_they_no_longer_fit(shop, trained_adapters):
+    dataset = load_dataset(shop, SETTINGS, Silence())
+    sft = trained_adapters["sft"]
+    stored = find_distilled(shop, sft, dataset, SETTINGS)
+    assert stored is not None
+    assert len(stored.titles) == len(dataset.split.train)
+    assert find_distilled(shop, sft, dataset, replace(SETTINGS, beams=2)) is None
+    assert find_distilled(shop, trained_adapters["soft"], dataset, SETTINGS) is None
+    assert distill(shop, SETTINGS, Silence()).titles == stored.titles
+    shop.distilled_path.write_bytes(b"PAR1")
+    with pytest.raises(CorruptArtifactError, match="remove it and run `softrec train soft"):
+        read_distilled(shop.distilled_path)
+
+
+def test_evaluation_covers_the_same_windows_for_all_and_popularity_comes_first(shop):
+    evaluations = evaluate_adapters(shop, ["sft", "base"], SETTINGS, grounder_of(shop), Silence(), decoding="beam")
+    assert [evaluation.method for evaluation in evaluations] == ["popularity", "sft", "base"]
+    assert len({evaluation.users for evaluation in evaluations}) == 1
+    assert evaluations[1].on_catalog > evaluations[2].on_catalog
+    row = evaluations[1].to_json()
+    assert (row["method"], row["decoding"], row["ranking"]) == ("sft", "beam", "l2")
+    assert row["HR@10_low"] <= row["HR@10"] <= row["HR@10_high"]
+    assert (shop.reports_dir / "positions-sft.parquet").is_file()
+
+
+def test_a_step_whose_input_is_missing_names_the_command(shop, based_shop):
+    grounder = grounder_of(shop)
+    with pytest.raises(MissingArtifactError, match="softrec train sft"):
+        train_soft(based_shop, SETTINGS, grounder, Silence())
+    shutil.rmtree(shop.base_dir)
+    with pytest.raises(MissingArtifactError, match="softrec base"):
+        train_sft(shop, SETTINGS, grounder, Silence())
+    shop.catalog_path.unlink()
+    with pytest.raises(MissingArtifactError, match="softrec init"):
+        train_sft(shop, SETTINGS, grounder, Silence())
+
+
+def test_an_adapter_of_another_base_is_refused_with_both_digests(trained_shop, trained_adapters):
+    with pytest.raises(MismatchError, match=r"base model: expected 0000, found [0-9a-f]{12}; train it again"):
+        check_adapter(
+            trained_adapters["sft"], base_digest="0000", catalog_digest=trained_adapters["sft"].facts.catalog_digest
+        )
+
+
+def test_a_changed_byte_of_an_adapter_is_refused_and_an_unfinished_one_does_not_count(shop):
+    weights = shop.adapter_dir("sft") / "adapter_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(CorruptArtifactError, match="changed since it was written"):
+        read_adapter(shop.adapter_dir("sft"))
+    (shop.adapter_dir("sft") / "manifest.json").unlink()
+    assert list(read_adapters(shop.adapters_dir)) == ["soft"]
+
+
+def test_an_adapter_that_would_do_nothing_is_not_published(based_shop):
+    base = load_base(locate_base(based_shop).path, precision="fp32")
+    model = add_lora(base, SETTINGS)
+    with pytest.raises(DivergedError, match="every LoRA update is zero"):
+        _check_weights(model)
+
+
+def test_a_published_adapter_reads_back_into_the_same_function(trained_shop, trained_adapters):
+    dataset = load_dataset(trained_shop, SETTINGS, Silence())
+    model = read_lora(load_base(dataset.base.path, precision="fp32"), trained_adapters["soft"].path)
+    windows = dataset.split.validation[: SETTINGS.golden_prompts]
+    found = summed_log_probs(model, dataset.samples(windows, dataset.titles(windows)))
+    assert found == pytest.approx([golden.log_prob for golden in trained_adapters["soft"].golden], abs=1e-4)
