@@ -1,14 +1,16 @@
 # syntax=docker/dockerfile:1
 # docker build -t softrec .                        GPU image
 # docker build -t softrec:cpu --target cpu .       CPU image
-# Then: docker run -v ./shop:/shop -p 8000:8000 softrec        (the folder must be writable by user 10001)
+# Then, the folder being writable by user 10001:
+#   docker run --gpus all -v ./shop:/shop -p 8000:8000 softrec
+#   docker run -v ./shop:/shop -p 8000:8000 softrec:cpu
 
 FROM python:3.11-slim-bookworm AS runtime
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PATH=/opt/softrec/bin:$PATH
-# libgomp: OpenMP of torch and faiss; a C compiler: torch.compile and Triton build small kernels when the engine starts
+# libgomp: OpenMP of torch and faiss. gcc is for the GPU image, where Triton builds small launchers as the engine starts
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev libgomp1 libnuma1 \

@@ -1,7 +1,7 @@
 """Score a file of users, shard by shard, so that a killed run goes on where it stopped.
 
 recs.parquet.parts/       beside the output while a run is unfinished
-  run.json                what the run is of; another run does not go on with its shards
+  run.json                what the run is of: shards beside it are this run's, without it they are nobody's
   00000.parquet ...       finished shards, each whole or absent; its rejected rows are in its metadata
 recs.parquet              all shards in order, moved into place at the end
 recs.rejects.csv          rows that could not be scored: row, user_id, reason
@@ -24,13 +24,14 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from clients.users_file import UserRow, open_users, read_shards
-from index.artifact import file_digest, write_file
+from index.artifact import file_digest, naming, write_file
 from index.errors import MismatchError
 from serving.errors import DeadlineError
 from serving.schema import RecommendRequest, RecommendResponse
 from training.progress import Advance, Progress
 
 REJECTS = b"softrec.rejects"
+RUN = "run.json"
 _COLUMNS: dict[str, pa.DataType] = {
     "user_id": pa.string(),
     "rank": pa.int32(),
@@ -88,7 +89,8 @@ async def score_file(
     Args:
         users: see `clients.users_file`.
         output: replaced when all is done, one row per user and rank.
-        served: what answers (index version, adapter ids); an unfinished run of anything else is not gone on with.
+        served: what answers (index version, adapter ids, experiment); an unfinished run of anything else is not gone
+            on with.
         concurrency: users in work at once.
         restart: throw the shards of an earlier run away.
 
@@ -113,7 +115,7 @@ async def score_file(
             else:
                 _write_shard(shard, rows, await _score_rows(rows, recommend, settings, limit, advance))
     rejected = _merge(shards, output)
-    shutil.rmtree(parts)
+    _clear(parts)
     return BatchReport(file.metadata.num_rows - rejected, rejected, resumed)
 
 
@@ -156,17 +158,28 @@ async def _score_row(row: UserRow, recommend: Recommend, settings: BatchSettings
 
 
 def _begin(parts: Path, run: Mapping[str, Any], *, restart: bool) -> None:
-    """Make the folder of shards, or make sure that the one there is this run's."""
-    path = parts / "run.json"
+    """Make the folder of shards, or make sure that the one there is this run's.
+
+    Where run.json is missing the shards are thrown away: a kill while they were being removed left them, and they may
+    be of any run.
+    """
+    path = parts / RUN
     wanted = json.dumps(run, sort_keys=True)
-    if restart and parts.exists():
-        shutil.rmtree(parts)
+    if restart or not path.is_file():
+        _clear(parts)
     found = path.read_text(encoding="utf-8") if path.is_file() else None
     if found is None:
         write_file(path, wanted.encode())
     elif found != wanted:
         remedy = "finish it with its own file and settings, or begin anew with --restart"
         raise MismatchError(f"{parts}: an unfinished run", expected=wanted, found=found, remedy=remedy)
+
+
+def _clear(parts: Path) -> None:
+    """Remove the folder of shards, run.json first: from then on whatever a kill leaves of it counts for nothing."""
+    (parts / RUN).unlink(missing_ok=True)
+    if parts.exists():
+        shutil.rmtree(parts)
 
 
 def _write_shard(path: Path, rows: Sequence[UserRow], outcomes: Sequence[RecommendResponse | str]) -> None:
@@ -191,7 +204,7 @@ def _merge(shards: Sequence[Path], output: Path) -> int:
     """Copy all shards into one file, and their rejects into another; returns the number of rejects."""
     rejects: list[tuple[int, str, str]] = []
     draft = output.with_name(f".{output.name}.draft")
-    with pq.ParquetWriter(draft, SCHEMA) as writer:
+    with naming(draft), pq.ParquetWriter(draft, SCHEMA) as writer:
         for shard in shards:
             table = pq.read_table(shard)
             rejects.extend(json.loads((table.schema.metadata or {})[REJECTS]))

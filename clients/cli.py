@@ -1,20 +1,22 @@
 """The `softrec` command: one function per verb, which names its options and calls `clients.commands`, no more.
 
-Nothing heavy is imported before a verb is chosen. Our own errors print one line to standard error and exit with 2;
-anything else is a bug and keeps its traceback.
+Nothing heavy is imported before a verb is chosen. Our own errors, and the system's about files, print one line to
+standard error and exit with 2; anything else is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
+from clients.address import DEFAULT_URL, HOST, PORT
 from index.errors import SoftrecError
 from training.adapter import DecodingMode
 
@@ -25,8 +27,25 @@ class _OneLineErrors(TyperGroup):
         try:
             return super().main(*args, **kwargs)
         except SoftrecError as error:
-            typer.echo(f"softrec: {' '.join(str(error).splitlines())}", err=True)
-            sys.exit(2)
+            _exit_with(str(error))
+        except OSError as error:  # an unwritable folder, a full disk, no network: nothing that a traceback explains
+            _exit_with(_describe(error))
+
+
+def _exit_with(message: str) -> NoReturn:
+    typer.echo(f"softrec: {' '.join(message.splitlines())}", err=True)
+    sys.exit(2)
+
+
+def _describe(error: OSError) -> str:
+    place = "" if error.filename is None else f"{error.filename}: "
+    remedy = {
+        errno.EACCES: "; choose a folder you may write to, or change its permissions",
+        errno.ENOTDIR: "; choose a folder",
+        errno.EROFS: "; choose a folder that can be written to",
+        errno.ENOSPC: "; free some space and run it again",
+    }.get(error.errno or 0, "")
+    return f"{place}{error.strerror or str(error) or type(error).__name__}{remedy}"
 
 
 app = typer.Typer(
@@ -60,7 +79,6 @@ Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")]
 Url = Annotated[str, typer.Option("--url", metavar="URL", help="The server's address.")]
 K = Annotated[int, typer.Option("-k", min=1, max=100, help="How many items.")]
-ADDRESS = "http://127.0.0.1:8000"
 
 
 @app.command()
@@ -69,8 +87,8 @@ def demo(
         "demo-shop"
     ),
     serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Keep serving at the end, or stop.")] = True,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = HOST,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = PORT,
     json: Json = None,
 ) -> None:
     """The whole story on a small made-up shop: train, evaluate, serve, ask."""
@@ -88,23 +106,30 @@ def init(
     shop: Shop,
     items: Annotated[Path, typer.Option(help="The catalog: item_id, title and optionally category, available.")],
     interactions: Annotated[Path, typer.Option(help="The log: user_id, item_id, timestamp and optionally rating.")],
-    noun: Annotated[str, typer.Option(help="What the shop offers, singular: movie.")] = "item",
-    verb: Annotated[str, typer.Option(help="What users did with it, past participle: watched.")] = "bought",
-    split: Annotated[SplitChoice, typer.Option(help="How test data is set apart.")] = SplitChoice.AUTO,
-    encoder: Annotated[str, typer.Option(help="minilm, base, or a sentence-transformers name or folder.")] = "minilm",
+    noun: Annotated[str | None, typer.Option(help="What the shop offers, singular: movie. By default item.")] = None,
+    verb: Annotated[
+        str | None, typer.Option(help="What users did with it, past participle: watched. By default bought.")
+    ] = None,
+    split: Annotated[SplitChoice | None, typer.Option(help="How test data is set apart. By default auto.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="minilm (default), base, or a sentence-transformers name or folder.")
+    ] = None,
     max_reject_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Bad rows tolerated, as a share.")] = 0.01,
-    force: Annotated[bool, typer.Option("--force", help="Import again over an existing workspace.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Import again over a workspace; what is not given stays as it was.")
+    ] = False,
 ) -> None:
     """Make a workspace of a catalog and an interaction log (CSV, JSONL, Parquet, raw MovieLens, raw Amazon)."""
     from clients.commands.init import init_shop
-    from index.workspace import ShopSettings
 
     init_shop(
         shop,
         items=items,
         interactions=interactions,
-        settings=ShopSettings(noun=noun, verb=verb, encoder=encoder),
-        split=split.value,
+        noun=noun,
+        verb=verb,
+        split=None if split is None else split.value,
+        encoder=encoder,
         max_reject_share=max_reject_share,
         force=force,
     )
@@ -180,8 +205,8 @@ def compare(
 @app.command()
 def serve(
     shop: Shop,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = HOST,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = PORT,
 ) -> None:
     """Serve every adapter of the shop over HTTP, until SIGINT or SIGTERM."""
     from clients.commands.serve import serve_shop
@@ -197,7 +222,7 @@ def recommend(
     adapter: Annotated[str | None, typer.Option(help="Use this adapter and leave the experiment.")] = None,
     category: Annotated[list[str] | None, typer.Option(help="Only items of this category; repeatable.")] = None,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Recommend items of the history too.")] = False,
-    url: Url = ADDRESS,
+    url: Url = DEFAULT_URL,
     json: Json = None,
 ) -> None:
     """Ask a running server what comes next for a user, or after a history."""
@@ -247,5 +272,5 @@ def doctor(
 
 
 def main() -> None:
-    """Run the command line: the entry point of the `softrec` script."""
+    """Run the command line; `clients.__main__` calls it once it knows that typer is there."""
     app()

@@ -24,6 +24,7 @@ from typing import Generic, Self, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from clients.address import DEFAULT_URL
 from clients.errors import UnreachableError, UnreadableAnswerError, problem_error
 from clients.retry import RetryPolicy, parse_retry_after
 from serving.schema import (
@@ -38,7 +39,6 @@ from serving.schema import (
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
-DEFAULT_URL = "http://127.0.0.1:8000"
 RETRIED_STATUSES = frozenset({429, 503})  # nothing was done yet; a 504 or 500 may have cost the server its work
 
 

@@ -7,13 +7,15 @@ without a manifest is not an artifact, and a killed writer leaves nothing that c
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +25,8 @@ from index.errors import CorruptArtifactError, MismatchError, MissingArtifactErr
 
 MANIFEST = "manifest.json"
 FORMAT = 1  # raise when a reader of the old layout would go wrong
+
+_LEFT_AFTER_S = 600.0  # a temporary file this old belongs to no living writer
 
 
 @dataclass
@@ -74,9 +78,43 @@ def text_digest(*parts: str) -> str:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old bytes or the new ones, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    """Write a file so that a reader sees the old bytes or the new ones, never a part.
+
+    Temporaries that killed writers of the same file left are removed.
+
+    Raises:
+        OSError: it names the file even where the system does not, as for a full disk.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_temporaries(path)
+        _write_whole(path, data)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the file's name into an OSError that has none: writing knows a descriptor only."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def _sweep_temporaries(path: Path) -> None:
+    for leftover in path.parent.glob(f"{glob.escape(_temporary_prefix(path))}*"):
+        with suppress(FileNotFoundError):  # a concurrent writer of the same file sweeps too, or has just finished
+            if time.time() - leftover.stat().st_mtime > _LEFT_AFTER_S:
+                leftover.unlink()
+
+
+def _temporary_prefix(path: Path) -> str:
+    return f".{path.name}.new-"
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_temporary_prefix(path), delete=False) as file:
         temporary = Path(file.name)
         try:
             file.write(data)

@@ -17,9 +17,7 @@ import pyarrow.parquet as pq
 
 from index.artifact import text_digest, write_file
 from index.errors import CorruptArtifactError, MissingArtifactError
-
-MAX_ID_CHARACTERS = 256
-MAX_TITLE_CHARACTERS = 1000
+from index.workspace import init_command
 
 _FIELDS: list[pa.Field[Any]] = [
     pa.field("item_id", pa.string()),
@@ -145,10 +143,10 @@ def read_catalog(path: Path) -> Catalog:
         CorruptArtifactError: it is no Parquet file, or not one of ours.
     """
     if not path.is_file():
-        raise MissingArtifactError("catalog", path, command=f"softrec init {path.parent}")
+        raise MissingArtifactError("catalog", path, command=init_command(path.parent))
     try:
         table = pq.read_table(path, schema=_SCHEMA)
         return Catalog.from_items(Item(**row) for row in table.to_pylist())
     except (pa.ArrowException, ValueError) as error:
-        remedy = f"make it again with `softrec init {path.parent}`"
+        remedy = f"make it again with `{init_command(path.parent)}`"
         raise CorruptArtifactError(path, f"unreadable catalog ({error})", remedy=remedy) from error

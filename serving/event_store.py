@@ -6,6 +6,8 @@ event loop they are called through `asyncio.to_thread`.
 
 from __future__ import annotations
 
+import secrets
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,11 +18,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from serving.errors import StoreUnavailableError
+from serving.errors import SettingsError, StoreUnavailableError
 from serving.interaction_log import LoggedInteraction
 
 HISTORY_TYPES = ("interaction", "purchase")
 _BUSY_TIMEOUT_MS = 5_000
+_POSTGRES = "postgresql+psycopg"
+_DRIVERS = {"sqlite": "sqlite", _POSTGRES: _POSTGRES, "postgresql": _POSTGRES, "postgres": _POSTGRES}
+_SETUP_LOCK = 0x50F7_12EC  # of Postgres, for its whole database: ours alone
 
 _metadata = sa.MetaData()
 
@@ -64,6 +69,8 @@ _imports = sa.Table(
     sa.Column("created", sa.Float, nullable=False),
 )
 
+_identity = sa.Table("identity", _metadata, sa.Column("token", sa.String, primary_key=True))  # one row
+
 
 @dataclass(frozen=True)
 class StoredEvent:
@@ -102,33 +109,52 @@ class EventStore:
         self._insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
 
     @classmethod
-    def open(cls, url: str) -> EventStore:
-        """Open the store at a SQLAlchemy URL and make its tables where they are missing."""
+    def open(cls, url: str | sa.URL) -> EventStore:
+        """Open the store at a URL and make its tables where they are missing. Several processes may do so at once.
+
+        Raises:
+            SettingsError: the URL cannot be read, or names another kind of database.
+            StoreUnavailableError: the database does not answer, is damaged, or lets us make no tables.
+        """
         try:
-            engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
-        except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
-            raise StoreUnavailableError(
-                f"the event store's URL cannot be read: {error}",
-                remedy="use sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE",
+            engine = sa.create_engine(_read_url(url), pool_pre_ping=True, hide_parameters=True)
+        except ImportError as error:
+            raise SettingsError(
+                f"the event store's database driver is not installed ({error})",
+                remedy="install softrec's `postgres` extra",
             ) from error
         if engine.dialect.name == "sqlite":
             sa.event.listen(engine, "connect", _prepare_sqlite)
         store = cls(engine)
-        with store._transaction() as connection:
-            _metadata.create_all(connection)
+        try:
+            with store._transaction() as connection:
+                store._lock_setup(connection)
+                _metadata.create_all(connection)
+                if connection.execute(sa.select(_identity)).first() is None:
+                    connection.execute(sa.insert(_identity).values(token=_new_token()))
+        except sa.exc.ProgrammingError as error:
+            raise StoreUnavailableError(
+                f"the event store's tables cannot be made: {_one_line(error)}",
+                remedy="let its user create tables in that database",
+            ) from error
         return store
 
     @classmethod
     def open_file(cls, path: Path) -> EventStore:
         """Open the store in a SQLite file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        return cls.open(sa.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False))
+        return cls.open(sa.URL.create("sqlite", database=str(path)))
+
+    def token(self) -> str:
+        """Return what names this content: random, and another for every new database and every imported log."""
+        with self._transaction() as connection:
+            return str(connection.execute(sa.select(_identity.c.token)).scalar_one())
 
     def import_log(self, digest: str, batches: Iterable[Sequence[LoggedInteraction]]) -> int:
         """Take in an interaction log, once.
 
         All or nothing: killed half-way it leaves the store as it was. Another log's rows (the shop was initialised
-        again) are replaced; events that came over the API stay.
+        again) are replaced; events that came over the API stay. Of several processes one imports, the others wait.
 
         Args:
             digest: identity of the log's content.
@@ -138,6 +164,7 @@ class EventStore:
             Rows taken; 0 when this log is in the store already.
         """
         with self._transaction() as connection:
+            self._lock_setup(connection)
             if connection.execute(sa.select(_imports.c.rows).where(_imports.c.digest == digest)).first():
                 return 0
             connection.execute(sa.delete(_imports))
@@ -152,6 +179,7 @@ class EventStore:
                     connection.execute(sa.insert(_events), rows)
                 taken += len(rows)
             connection.execute(sa.insert(_imports).values(digest=digest, rows=taken, created=time.time()))
+            connection.execute(sa.update(_identity).values(token=_new_token()))
             return taken
 
     def history(self, user_id: str, limit: int) -> list[str]:
@@ -184,13 +212,6 @@ class EventStore:
         with self._transaction() as connection:
             connection.execute(sa.insert(_decisions).values(**asdict(decision), created=time.time()))
 
-    def find_decision(self, request_id: str) -> Decision | None:
-        """Return the decision of a request, or None."""
-        columns = [column for column in _decisions.c if column.name != "created"]
-        with self._transaction() as connection:
-            row = connection.execute(sa.select(*columns).where(_decisions.c.request_id == request_id)).first()
-        return None if row is None else Decision(**row._mapping)
-
     def ping(self) -> None:
         """Return if the database answers."""
         with self._transaction() as connection:
@@ -206,12 +227,59 @@ class EventStore:
             with self._engine.begin() as connection:
                 yield connection
         except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
-            raise StoreUnavailableError(f"the event store does not answer: {error}", remedy="try again") from error
+            raise StoreUnavailableError(
+                f"the event store does not answer: {_one_line(error)}",
+                remedy="try again, and check SOFTREC_DATABASE_URL where one is set",
+            ) from error
+        except sa.exc.DatabaseError as error:
+            if type(error) is not sa.exc.DatabaseError:  # one of its kinds: a mistake of ours
+                raise
+            raise StoreUnavailableError(
+                f"the event store {self._engine.url.database} is damaged: {_one_line(error)}",
+                remedy="restore a backup, or move it away: the log is imported anew, the API's events are lost",
+            ) from error
+
+    def _lock_setup(self, connection: sa.Connection) -> None:
+        """Wait until no other process makes tables or imports a log, and keep others from it in this transaction."""
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SETUP_LOCK)))
+        else:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _read_url(url: str | sa.URL) -> sa.URL:
+    """Read a URL as SQLAlchemy or a hosting platform writes it: postgres:// is psycopg's."""
+    allowed = "use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
+    try:
+        read = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError) as error:
+        raise SettingsError(f"the event store's URL cannot be read: {_one_line(error)}", remedy=allowed) from error
+    if read.drivername not in _DRIVERS:
+        raise SettingsError(f"the event store cannot be kept in {read.drivername}://", remedy=allowed)
+    return read.set(drivername=_DRIVERS[read.drivername])
+
+
+def _new_token() -> str:
+    return secrets.token_hex(8)
+
+
+def _one_line(error: Exception) -> str:
+    """The database's own words, without SQLAlchemy's statement and links around them."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     """WAL: readers do not wait for the writer. FULL: an accepted event survives a power cut."""
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={_BUSY_TIMEOUT_MS}"):
-        cursor.execute(f"PRAGMA {pragma}")
+    cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+    deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            break
+        except sqlite3.OperationalError:  # the switch itself does not wait for another process that is switching
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+    cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()

@@ -65,12 +65,21 @@ class ArmsExperiment:
 
 
 def plan_experiment(
-    experiment_id: str, arms: Sequence[str], weights: Sequence[float], *, served: Sequence[str]
+    experiment_id: str,
+    arms: Sequence[str],
+    weights: Sequence[float],
+    *,
+    served: Sequence[str],
+    arms_are_chosen: bool = False,
 ) -> ArmsExperiment | None:
     """Make the experiment of the settings, or None when none is named or fewer than two of its arms are served.
 
+    Args:
+        served: names of the adapters that are served.
+        arms_are_chosen: the arms were set by somebody, not left at their default: then all of them must be served.
+
     Raises:
-        SettingsError: weights that do not fit the arms, or arms given twice.
+        SettingsError: weights that do not fit the arms, arms given twice, or a chosen arm that is not served.
     """
     if len(set(arms)) != len(arms):
         raise SettingsError(f"experiment arms {', '.join(arms)}: one occurs twice", remedy="name each adapter once")
@@ -79,6 +88,14 @@ def plan_experiment(
             f"experiment weights {', '.join(map(str, weights))} for {len(arms)} arms",
             remedy="give one weight per arm, summing to 1",
         )
-    if not experiment_id or len(arms) < 2 or any(arm not in served for arm in arms):
+    if not experiment_id:
+        return None
+    missing = [arm for arm in arms if arm not in served]
+    if missing and arms_are_chosen:
+        raise SettingsError(
+            f"experiment arm {', '.join(missing)} is not served; served: {', '.join(served)}",
+            remedy="set SOFTREC_ARMS to served adapters, or SOFTREC_EXPERIMENT to nothing",
+        )
+    if missing or len(arms) < 2:
         return None
     return ArmsExperiment(experiment_id, tuple(arms), tuple(weights) or (1 / len(arms),) * len(arms))

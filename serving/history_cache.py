@@ -1,8 +1,9 @@
 """Histories in Redis, in front of the event store. The only module that imports redis.
 
-One hash per user, `softrec:<store>:history:<sha256 of the user id>`, with a TTL. It holds `version`, which every write
-of the user's events raises, and `items`. A reader that missed stores what it read only if the version is still the one
-that it saw, so a slow reader never overwrites what a writer has just made stale.
+One hash per user, `softrec:<store's token>:history:<sha256 of the user id>`, with a TTL. It holds `version`, a random
+token that every write of the user's events replaces, and `items`. A reader that missed stores what it read only if the
+version is still the one that it saw, so a slow reader never overwrites what a writer has just made stale. A version is
+never used twice, also not when Redis forgot the hash in between: a counter would begin again and let the slow one win.
 
 Redis may be down: then every call returns at once after the first, the store answers, and the users whose entries could
 not be dropped meanwhile are dropped before Redis is believed again.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
@@ -30,16 +32,25 @@ _CONNECTIONS = 32
 _DROP_BATCH = 500
 _MOST_STALE_USERS = 100_000
 
+_GET = """
+local version = redis.call('HGET', KEYS[1], 'version')
+if not version then
+  version = ARGV[1]
+  redis.call('HSET', KEYS[1], 'version', version)
+  redis.call('EXPIRE', KEYS[1], ARGV[2])
+end
+return {version, redis.call('HGET', KEYS[1], 'items')}
+"""
 _PUT = """
-if (redis.call('HGET', KEYS[1], 'version') or '0') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'version', ARGV[1], 'items', ARGV[2])
+if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'items', ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return 1
 """
 _DROP = """
-redis.call('HINCRBY', KEYS[1], 'version', 1)
+redis.call('HSET', KEYS[1], 'version', ARGV[1])
 redis.call('HDEL', KEYS[1], 'items')
-redis.call('EXPIRE', KEYS[1], ARGV[1])
+redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1
 """
 
@@ -66,7 +77,7 @@ class HistoryCache:
 
     Args:
         url: redis://, rediss:// or unix:// URL.
-        namespace: which store it caches; two stores may share a Redis.
+        namespace: `EventStore.token` of the store that it caches; two stores may share a Redis.
         ttl_s: how long an entry lives after it was written.
         timeout_s: longest wait for Redis in one call.
     """
@@ -96,8 +107,9 @@ class HistoryCache:
         key = self._key(user_id)
 
         async def read() -> Lookup:
-            version, items = await cast(Awaitable[list[str | None]], self._redis.hmget(key, ["version", "items"]))
-            return Lookup(None if items is None else json.loads(items), version or "0")
+            found = self._redis.eval(_GET, 1, key, _new_version(), str(self._ttl_s))
+            version, items = await cast(Awaitable[list[str | None]], found)
+            return Lookup(None if items is None else json.loads(items), version)
 
         return await self._call(read, otherwise=Lookup(None, None))
 
@@ -167,7 +179,7 @@ class HistoryCache:
     async def _drop_keys(self, keys: Sequence[str]) -> None:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for key in keys:
-                pipeline.eval(_DROP, 1, key, str(self._ttl_s))
+                pipeline.eval(_DROP, 1, key, _new_version(), str(self._ttl_s))
             await pipeline.execute()
 
     @property
@@ -176,3 +188,7 @@ class HistoryCache:
 
     def _key(self, user_id: str) -> str:
         return self._prefix + hashlib.sha256(user_id.encode()).hexdigest()
+
+
+def _new_version() -> str:
+    return secrets.token_hex(8)

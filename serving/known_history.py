@@ -15,7 +15,7 @@ class KnownHistory:
 
     Attributes:
         titles: the known entries' titles, oldest first, as the catalog spells them.
-        item_ids: every item that the known entries stand for.
+        item_ids: every item that shares a title with a known entry.
         unknown: how many entries are neither an item id nor a title.
         source: where the entries came from.
     """
@@ -27,15 +27,14 @@ class KnownHistory:
 
 
 def know_history(catalog: Catalog, entries: Sequence[str], source: HistorySource) -> KnownHistory:
-    """Tie each entry to the catalog: an item id first, else a title, which stands for every item of that title."""
+    """Tie each entry to the catalog: an item id first, else a title. Editions of one title count as one thing."""
     titles: list[str] = []
     item_ids: set[str] = set()
     for entry in entries:
-        if (row := catalog.find_item_row(entry)) is not None:
-            item_ids.add(entry)
-        elif (row := catalog.find_title_row(entry)) is not None:
+        row = catalog.find_item_row(entry)
+        if row is None:
+            row = catalog.find_title_row(entry)
+        if row is not None:
+            titles.append(catalog.titles[row])
             item_ids.update(item.item_id for item in catalog.items_of(row))
-        else:
-            continue
-        titles.append(catalog.titles[row])
     return KnownHistory(tuple(titles), frozenset(item_ids), len(entries) - len(titles), source)

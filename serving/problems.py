@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +61,9 @@ BY_STATUS: dict[int, ProblemKind] = {
 INTERNAL = ProblemKind(500, "internal_error", "The server made a mistake")
 
 RETRY_AFTER_S = 1
+
+_MOST_ECHOED = 200  # characters: a caller's own words come back to it, not its whole body
+_JSON = re.compile(r"application/([^/;]+\+)?json")
 
 
 def problem_response(
@@ -123,8 +127,11 @@ async def _on_serving_error(request: Request, error: Exception) -> Response:
 
 async def _on_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    if not _JSON.fullmatch(request.headers.get("content-type", "").partition(";")[0].strip().lower()):
+        detail = "send the header content-type: application/json"
+        return problem_response(BY_STATUS[415], detail=detail, request_id=request_id_of(request))
     errors = [
-        FieldProblem(path=".".join(str(part) for part in problem["loc"]), reason=str(problem["msg"]))
+        FieldProblem(path=_cut(".".join(str(part) for part in problem["loc"])), reason=_cut(str(problem["msg"])))
         for problem in error.errors()[:20]
     ]
     detail = "; ".join(f"{problem.path}: {problem.reason}" for problem in errors[:3])
@@ -136,7 +143,7 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = BY_STATUS.get(error.status_code, ProblemKind(error.status_code, "http_error", "The request failed"))
-    detail = f"{request.method} {request.url.path}: {error.detail}"
+    detail = f"{request.method} {_cut(request.url.path)}: {_cut(str(error.detail))}"
     return problem_response(kind, detail=detail, request_id=request_id_of(request), headers=error.headers)
 
 
@@ -150,3 +157,7 @@ async def _on_bug(request: Request, error: Exception) -> Response:
         request_id=request_id,
         headers={"X-Request-Id": request_id},
     )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_ECHOED else f"{text[: _MOST_ECHOED - 1]}…"

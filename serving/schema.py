@@ -12,11 +12,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
 
+from index.limits import MAX_ID_CHARACTERS, MAX_TITLE_CHARACTERS
+
 MAX_K = 100
 MAX_HISTORY = 1000
 MAX_EVENTS = 1000
-MAX_ID_CHARACTERS = 256
-MAX_TITLE_CHARACTERS = 1000
 MAX_TIMESTAMP_S = 253_402_300_799  # 9999-12-31T23:59:59Z
 
 # No C0/C1 control characters, no line or paragraph separators: an id is one printable line in every log
@@ -125,9 +125,12 @@ class RecommendRequest(_Request):
         description="Item ids or titles, oldest first. Read instead of the stored history; it is not stored.",
     )
     k: Annotated[StrictInt, Field(ge=1, le=MAX_K)] = Field(default=10, description="How many items to return.")
-    exclude_seen: StrictBool = Field(default=True, description="Leave out the items of the history.")
+    exclude_seen: StrictBool = Field(
+        default=True, description="Leave out the items of the history, and every item that shares a title with one."
+    )
     exclude_item_ids: Annotated[list[Id], Field(max_length=MAX_HISTORY)] = Field(
-        default_factory=list, description="Leave out these items too; unknown ids are allowed."
+        default_factory=list,
+        description="Leave out these items too, but no others of their titles; unknown ids are allowed.",
     )
     filters: Filters = Field(default_factory=Filters)
     adapter: Id | None = Field(

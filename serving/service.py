@@ -7,10 +7,10 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from index.artifact import file_digest
+from index.catalog import read_catalog
 from index.encoder import open_encoder
 from index.store import LoadedIndex, load_active, read_encoder_name
 from index.workspace import Workspace
@@ -25,12 +25,12 @@ from serving.events import EventIntake
 from serving.experiment import plan_experiment
 from serving.history import Histories
 from serving.history_cache import HistoryCache
-from serving.interaction_log import read_log
+from serving.interaction_log import digest_log, read_log
 from serving.recommender import Recommender
 from serving.schema import Degraded, ReadyResponse
 from serving.settings import ServingSettings
 from serving.vllm_environment import engine_threads, prepare_environment, runs_on_cpu
-from training.adapter import Adapter, check_adapter, read_adapters
+from training.adapter import Adapter, check_adapter
 from training.base_model import BaseModel, locate_base
 
 EngineOpener = Callable[[BaseModel, Sequence[Adapter], ServingSettings], Awaitable[Engine]]
@@ -71,7 +71,7 @@ class Service:
 
 async def open_vllm(base: BaseModel, adapters: Sequence[Adapter], settings: ServingSettings) -> Engine:
     """Start the real engine, sized by what the adapters need."""
-    on_cpu = settings.device == "cpu" or (settings.device == "auto" and runs_on_cpu())
+    on_cpu = runs_on_cpu()
     prepare_environment(os.environ, on_cpu=on_cpu)
     from serving.vllm_engine import VllmEngine, VllmOptions  # vLLM reads its environment while it is imported
 
@@ -106,7 +106,7 @@ async def open_service(
     """Open a workspace for recommendations; everything is closed when the context is left.
 
     Args:
-        workspace: must hold a base, at least one adapter, an index and an interaction log.
+        workspace: must hold a catalog, a base, at least one adapter, an index and an interaction log.
         open_engine: starts the engine.
         note: told, one line each, what was opened and how long it took.
 
@@ -117,17 +117,22 @@ async def open_service(
     """
     async with AsyncExitStack() as stack:
         base = locate_base(workspace)
-        adapters = choose_adapters(read_adapters(workspace.adapters_dir), settings.adapters)
+        adapters = choose_adapters(workspace.adapters_dir, settings.adapters)
         index = await _opened(note, "index", asyncio.to_thread(_load_index, workspace, base))
         for adapter in adapters:
-            check_adapter(adapter, base_digest=base.digest, catalog_digest=index.catalog.digest)
+            check_adapter(
+                adapter,
+                base_digest=base.digest,
+                tokenizer_digest=base.tokenizer.digest,
+                catalog_digest=index.catalog.digest,
+            )
 
+        log_digest = await asyncio.to_thread(digest_log, workspace.interactions_path)
         store = await _opened(note, "event store", asyncio.to_thread(_open_store, workspace, settings))
         stack.callback(store.close)
-        log_digest = await asyncio.to_thread(file_digest, workspace.interactions_path)
         log = read_log(workspace.interactions_path)
         await _opened(note, "interaction log", asyncio.to_thread(store.import_log, log_digest, log))
-        cache = _open_cache(settings, stack, namespace=log_digest[:12], note=note)
+        cache = _open_cache(settings, stack, namespace=await asyncio.to_thread(store.token), note=note)
         stack.push_async_callback(cache.close)
         histories = Histories(store, cache, limit=settings.history_limit)
 
@@ -161,8 +166,7 @@ async def open_service(
 
 def resolve_dtype(settings: ServingSettings) -> str:
     """Return the weights' dtype: float32 on the CPU unless another is set, where it is the faster one."""
-    on_cpu = settings.device == "cpu" or (settings.device == "auto" and runs_on_cpu())
-    return "float32" if settings.dtype == "auto" and on_cpu else settings.dtype
+    return "float32" if settings.dtype == "auto" and runs_on_cpu() else settings.dtype
 
 
 def _choose_arms(base: BaseModel, adapters: Sequence[Adapter], settings: ServingSettings) -> ArmChooser:
@@ -175,17 +179,26 @@ def _choose_arms(base: BaseModel, adapters: Sequence[Adapter], settings: Serving
         )
         for adapter in adapters
     }
+    experiment = plan_experiment(
+        settings.experiment,
+        settings.arms,
+        settings.weights,
+        served=list(served),
+        arms_are_chosen="arms" in settings.model_fields_set,
+    )
     return ArmChooser(
         served,
         default_adapter=settings.default_adapter,
-        experiment=plan_experiment(settings.experiment, settings.arms, settings.weights, served=list(served)),
+        experiment=experiment,
         allow_override=settings.allow_adapter_override,
     )
 
 
 def _load_index(workspace: Workspace, base: BaseModel) -> LoadedIndex:
+    """Load the index of this very catalog. Which items are available is the catalog's to say, not the index's copy."""
+    catalog = read_catalog(workspace.catalog_path)
     encoder = open_encoder(read_encoder_name(workspace.index_dir), base_dir=base.path)
-    return load_active(workspace.index_dir, encoder=encoder)
+    return replace(load_active(workspace.index_dir, encoder=encoder, catalog_digest=catalog.digest), catalog=catalog)
 
 
 def _open_store(workspace: Workspace, settings: ServingSettings) -> EventStore:

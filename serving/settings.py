@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_core import PydanticUndefined
 
 from serving.errors import SettingsError
 
@@ -20,17 +20,22 @@ class ServingSettings(BaseModel):
 
     adapters: tuple[str, ...] = Field(default=(), description="Names of the adapters to serve; empty: all there are.")
     default_adapter: str = Field(
-        default="", description="Answers requests without user_id; empty: soft if served, else the last by name."
+        default="",
+        description="Answers where no arm does (no user_id or no experiment); empty: soft if served, else the last.",
     )
     allow_adapter_override: bool = Field(default=False, description="Let a request name its adapter.")
 
     experiment: str = Field(default="sft-vs-soft", description="The experiment's id and its hash seed; empty: none.")
-    arms: tuple[str, ...] = Field(default=("sft", "soft"), description="The experiment's arms: adapter names.")
+    arms: tuple[str, ...] = Field(
+        default=("sft", "soft"), description="The experiment's arms: adapters that are served."
+    )
     weights: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         default=(), description="Share of each arm, summing to 1; empty: equal."
     )
 
-    database_url: str = Field(default="", description="SQLAlchemy URL of the event store; empty: events.db, SQLite.")
+    database_url: str = Field(
+        default="", description="sqlite:/// or postgresql:// URL of the event store; empty: events.db of the workspace."
+    )
     redis_url: str = Field(default="", description="redis:// or unix:// URL; empty: an embedded Redis.")
     history_limit: int = Field(default=1000, ge=1, le=10_000, description="Newest history items read of a user.")
     history_ttl_s: int = Field(default=86_400, ge=1, description="How long a cached history lives.")
@@ -39,10 +44,11 @@ class ServingSettings(BaseModel):
     timeout_ms: int = Field(default=10_000, ge=1, le=120_000, description="Deadline of a request that names none.")
     max_running: int = Field(default=16, ge=1, description="Requests in the engine at the same time.")
     max_waiting: int = Field(default=64, ge=0, description="Requests that may wait for the engine; more get 503.")
-    retry_after_s: int = Field(default=1, ge=1, description="What 503 tells the caller to wait.")
+    retry_after_s: int = Field(
+        default=1, ge=1, description="Retry-After of 503 overloaded, in seconds; other 503s say 1."
+    )
     max_body_bytes: int = Field(default=8 << 20, ge=1, description="Largest request body; more gets 413.")
 
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: as vLLM was built.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="Of the served weights; auto: float32 on the CPU, the model's own on a GPU."
     )
@@ -65,13 +71,18 @@ class ServingSettings(BaseModel):
 def read_settings(environ: Mapping[str, str], **overrides: Any) -> ServingSettings:
     """Read settings from the environment; overrides that are not None win.
 
-    `REDIS_URL` and `DATABASE_URL`, as hosting platforms set them, stand in for their `SOFTREC_` forms.
+    An empty variable counts as unset, except `SOFTREC_EXPERIMENT`: there it means none. `REDIS_URL` and `DATABASE_URL`,
+    as hosting platforms set them, stand in for their `SOFTREC_` forms.
 
     Raises:
-        SettingsError: a value is not allowed; every bad setting is named.
+        SettingsError: a variable is unknown, or a value not allowed; every one of them is named.
     """
+    variables = {PREFIX + name.upper(): name for name in ServingSettings.model_fields}
+    _refuse_unknown(environ, variables)
     values: dict[str, Any] = {
-        name: environ[variable] for name, variable in _variables().items() if environ.get(variable, "") != ""
+        name: environ[variable]
+        for variable, name in variables.items()
+        if environ.get(variable, "") != "" or (name == "experiment" and variable in environ)
     }
     for name in ("redis_url", "database_url"):
         if (value := environ.get(name.upper(), "")) != "":
@@ -87,14 +98,10 @@ def read_settings(environ: Mapping[str, str], **overrides: Any) -> ServingSettin
         raise SettingsError(f"serving settings: {problems}", remedy="see docs/serving.md") from None
 
 
-def describe_settings() -> list[tuple[str, str, str]]:
-    """Return (variable, default, description) of every setting, for documentation and `softrec doctor`."""
-    return [
-        (variable, "" if field.default is PydanticUndefined else str(field.default), field.description or "")
-        for (name, variable) in _variables().items()
-        for field in (ServingSettings.model_fields[name],)
-    ]
-
-
-def _variables() -> dict[str, str]:
-    return {name: PREFIX + name.upper() for name in ServingSettings.model_fields}
+def _refuse_unknown(environ: Mapping[str, str], known: Collection[str]) -> None:
+    problems = []
+    for variable in sorted(name for name in environ if name.startswith(PREFIX) and name not in known):
+        close = get_close_matches(variable.removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in known], n=1)
+        problems.append(f"{variable} is not a setting" + (f" (did you mean {PREFIX}{close[0]}?)" if close else ""))
+    if problems:
+        raise SettingsError(f"serving settings: {', '.join(problems)}", remedy="see docs/serving.md")

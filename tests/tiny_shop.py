@@ -59,6 +59,7 @@ def write_tiny_base(workspace: Workspace) -> BaseModel:
     with write_artifact(workspace.base_dir, kind=BASE_KIND) as draft:
         write_tiny_tokenizer(draft.path)
         (draft.path / "config.json").write_text(json.dumps({"eos_token_id": 256}))
+        draft.body.update(training_data="")
     return locate_base(workspace)
 
 
@@ -73,6 +74,7 @@ def write_tiny_adapter(workspace: Workspace, name: str, base: BaseModel, catalog
         base_digest=base.digest,
         tokenizer_digest=base.tokenizer.digest,
         catalog_digest=catalog.digest,
+        training_data="",
         split="time",
         template=TEMPLATE,
         decoding=Decoding("greedy", renderer.max_new_tokens),

@@ -58,6 +58,7 @@ class AdapterFacts:
 
     Attributes:
         method: "sft", "soft", ...
+        training_data: `DataSplit.training_data` of the split it was trained on.
         lora_rank: the largest rank among its modules; an engine must allow it.
         parents: ids of the adapters it was made with (SOFT: the SFT adapter that wrote the distilled titles).
         settings: every resolved training setting.
@@ -69,6 +70,7 @@ class AdapterFacts:
     base_digest: str
     tokenizer_digest: str
     catalog_digest: str
+    training_data: str
     split: str
     template: PromptTemplate
     decoding: Decoding
@@ -148,15 +150,16 @@ def read_adapters(adapters_dir: Path) -> dict[str, Adapter]:
     }
 
 
-def check_adapter(adapter: Adapter, *, base_digest: str, catalog_digest: str) -> None:
-    """Refuse an adapter that was trained for another base or another catalog.
+def check_adapter(adapter: Adapter, *, base_digest: str, tokenizer_digest: str, catalog_digest: str) -> None:
+    """Refuse an adapter that was trained for another base, tokenizer or catalog.
 
     Raises:
         MismatchError: naming both values.
     """
-    remedy = f"train it again with `softrec train {adapter.facts.method}`"
+    remedy = f"train it again with `softrec train {adapter.facts.method} {adapter.path.parent.parent}`"
     for what, expected, found in (
         ("base model", base_digest, adapter.facts.base_digest),
+        ("tokenizer", tokenizer_digest, adapter.facts.tokenizer_digest),
         ("catalog", catalog_digest, adapter.facts.catalog_digest),
     ):
         if expected != found:

@@ -23,11 +23,13 @@ class BaseModel:
         name: what people call it: a hub name, or the folder's name.
         path: the folder.
         digest: SHA-256 over weights, configuration and tokenizer.
+        training_data: of a stand-in, `DataSplit.training_data` of the split it was trained on; empty for a named base.
     """
 
     name: str
     path: Path
     digest: str
+    training_data: str = ""
 
     @cached_property
     def end_id(self) -> int:
@@ -61,17 +63,25 @@ def locate_base(workspace: Workspace) -> BaseModel:
     named = workspace.settings.base_model
     if not named:
         manifest = read_manifest(workspace.base_dir, kind=BASE_KIND, command=f"softrec base {workspace.root}")
-        return BaseModel("stand-in", workspace.base_dir, manifest.digest)
-    path = Path(named)
-    if not path.is_dir():
-        from huggingface_hub import snapshot_download  # heavy, and only for a named hub model
-
-        path = Path(snapshot_download(named, allow_patterns=["*.json", "*.safetensors", "*.model"]))
+        return BaseModel("stand-in", workspace.base_dir, manifest.digest, str(manifest.body["training_data"]))
+    path = Path(named) if Path(named).is_dir() else _fetch(named)
     if not (path / "config.json").is_file():
         raise MissingArtifactError(
             "base model (config.json)", path, command=f"softrec train sft {workspace.root} --base MODEL"
         )
     return BaseModel(named, path, _folder_digest(path))
+
+
+def _fetch(name: str) -> Path:
+    from huggingface_hub import snapshot_download  # heavy, and only for a named hub model
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model"]))
+    except (OSError, ValueError) as error:  # no network, no such model, no permission, no possible name
+        raise SoftrecError(
+            f"base model {name!r} is neither a folder nor to be had from the hub ({str(error).splitlines()[0]})",
+            remedy="check the name, the network and HF_TOKEN, or name a folder that holds the model",
+        ) from error
 
 
 def _folder_digest(path: Path) -> str:

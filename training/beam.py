@@ -14,8 +14,6 @@ from torch import Tensor
 
 from training.language_model import decoder
 
-MASKED = torch.finfo(torch.float32).min
-
 
 @dataclass(frozen=True)
 class Generation:

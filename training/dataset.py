@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from index.artifact import text_digest
 from index.catalog import Catalog, read_catalog
+from index.errors import MismatchError
 from index.workspace import Workspace
+from training.adapter import Adapter, check_adapter
 from training.base_model import BaseModel, locate_base
 from training.batches import Sample
 from training.errors import EmptyDataError
@@ -82,9 +84,17 @@ def load_dataset(workspace: Workspace, settings: TrainSettings, progress: Progre
     Raises:
         MissingArtifactError: no catalog, log or base yet; names the command.
         EmptyDataError: nothing is left to train on.
+        MismatchError: the stand-in base was trained on another part of the log.
     """
     catalog, split = load_split(workspace, settings)
     base = locate_base(workspace)
+    if base.training_data and base.training_data != split.training_data:
+        raise MismatchError(
+            "the part of the log that the stand-in base was trained on",
+            expected=split.training_data[:12],
+            found=base.training_data[:12],
+            remedy=f"run `softrec base {workspace.root}` again, with the same --set min_history and max_history",
+        )
     renderer = base.renderer(template_of(workspace, settings))
     train = tuple(window for window in split.train if renderer.fits(catalog.titles[window.target]))
     if not train:
@@ -98,6 +108,31 @@ def load_dataset(workspace: Workspace, settings: TrainSettings, progress: Progre
         )
     split = DataSplit(train, split.validation, split.test, split.histories, split.available)
     return Dataset(catalog, split, base, renderer)
+
+
+def check_trained_on(adapter: Adapter, dataset: Dataset) -> None:
+    """Refuse an adapter that does not belong to this base, catalog, prompt or split.
+
+    Raises:
+        MismatchError: naming both values.
+    """
+    check_adapter(
+        adapter,
+        base_digest=dataset.base.digest,
+        tokenizer_digest=dataset.base.tokenizer.digest,
+        catalog_digest=dataset.catalog.digest,
+    )
+    remedy = (
+        f"train it again with `softrec train {adapter.facts.method} {adapter.path.parent.parent}`, or use its --set"
+    )
+    for what, expected, found in (
+        ("prompt", str(dataset.renderer.template.to_json()), str(adapter.facts.template.to_json())),
+        ("training part of the log", dataset.split.training_data[:12], adapter.facts.training_data[:12]),
+    ):
+        if expected != found:
+            raise MismatchError(
+                f"adapter {adapter.adapter_id}: its {what}", expected=expected, found=found, remedy=remedy
+            )
 
 
 def windows_digest(windows: Sequence[Window]) -> str:

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from index.artifact import write_file
 from index.errors import CorruptArtifactError, MissingArtifactError
 from index.workspace import Workspace
-from training.adapter import Adapter, check_adapter, read_adapter
-from training.dataset import Dataset, load_dataset, windows_digest
+from training.adapter import Adapter, read_adapter
+from training.dataset import Dataset, check_trained_on, load_dataset, windows_digest
 from training.fit import make_accelerator
 from training.judge import write_titles
 from training.language_model import load_base, read_lora
@@ -51,7 +51,7 @@ def distill(workspace: Workspace, settings: TrainSettings, progress: Progress, *
     """
     adapter = read_adapter(workspace.adapter_dir(teacher))
     dataset = load_dataset(workspace, settings, progress)
-    check_adapter(adapter, base_digest=dataset.base.digest, catalog_digest=dataset.catalog.digest)
+    check_trained_on(adapter, dataset)
     accelerator = make_accelerator(settings)
     base = load_base(dataset.base.path, precision=settings.precision, device=accelerator.device)
     model = read_lora(base, adapter.path)

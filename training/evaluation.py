@@ -17,8 +17,9 @@ from index.artifact import write_file
 from index.grounding import Grounder
 from index.popularity import popularity_order
 from index.workspace import Workspace
-from training.adapter import DecodingMode, check_adapter, read_adapter
-from training.dataset import load_dataset
+from training.adapter import DecodingMode, read_adapter
+from training.dataset import check_trained_on, load_dataset
+from training.fit import make_accelerator
 from training.judge import find_position, judge, write_titles
 from training.language_model import load_base, read_lora
 from training.metrics import Interval, UserBootstrap, metric_table
@@ -94,15 +95,16 @@ def evaluate_adapters(
     """
     adapters = {name: read_adapter(workspace.adapter_dir(name)) for name in names if name != "base"}
     dataset = load_dataset(workspace, settings, progress)
+    device = make_accelerator(settings).device
     windows = dataset.split.test
     bootstrap = UserBootstrap([window.user_id for window in windows])
     evaluations = [popularity_baseline(dataset.split, len(dataset.catalog), bootstrap)]
     for name in names:
-        model = load_base(dataset.base.path, precision=settings.precision)
-        mode: DecodingMode = decoding or settings.decoding
+        model = load_base(dataset.base.path, precision=settings.precision, device=device)
+        mode: DecodingMode = decoding or "greedy"
         if name in adapters:
             adapter = adapters[name]
-            check_adapter(adapter, base_digest=dataset.base.digest, catalog_digest=dataset.catalog.digest)
+            check_trained_on(adapter, dataset)
             model = read_lora(model, adapter.path)
             mode = decoding or adapter.facts.decoding.mode
         written = write_titles(

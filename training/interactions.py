@@ -16,14 +16,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.artifact import write_file
-from index.catalog import MAX_ID_CHARACTERS, Catalog
+from index.catalog import Catalog
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError
 from index.layouts import INTERACTION_LAYOUTS
+from index.limits import MAX_ID_CHARACTERS
 from index.rejects import MAX_REJECT_SHARE, ImportReport, Rejects
 from index.tables import advice_for, open_table
+from index.workspace import init_command
 from training.timestamps import MICROSECONDS, find_unit, in_unit, parse_timestamp, to_microseconds
 
 _UNKNOWN = "unknown item_id"
+_DAY_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Interactions:
         user_ids: text, as objects.
         item_ids: text, as objects; which of the items that share a title.
         item_rows: int64, the item's catalog row.
-        timestamps: int64, seconds since 1970 in UTC, or 1, 2, 3, ... where only an order is known.
+        timestamps: int64, seconds since 1970 in UTC, or the place in an order; see `has_only_order`.
         ratings: float32, NaN where there is none.
     """
 
@@ -97,10 +100,14 @@ def read_interactions(
 
 
 def has_only_order(interactions: Interactions) -> bool:
-    """Say whether every user's timestamps are 1, 2, 3, ...: then no split by a common time is possible."""
-    return all(
-        np.array_equal(timestamps, np.arange(1, len(timestamps) + 1)) for _, _, timestamps in interactions.by_user()
-    )
+    """Say whether the timestamps only number each user's rows: then no split by a common time is possible.
+
+    They do when all lie in the first day of 1970, where no log begins, and rise strictly inside every user. They need
+    not be 1, 2, 3, ...: others count from 0, and a rejected row leaves a gap.
+    """
+    timestamps, user_ids = interactions.timestamps, interactions.user_ids
+    rising = np.diff(timestamps) > 0
+    return bool(timestamps.max(initial=0) < _DAY_S and np.all(rising | (user_ids[1:] != user_ids[:-1])))
 
 
 def write_interactions(path: Path, interactions: Interactions) -> None:
@@ -127,8 +134,8 @@ def load_interactions(path: Path, catalog: Catalog) -> Interactions:
         MismatchError: it refers to an item that the catalog lacks.
     """
     if not path.is_file():
-        raise MissingArtifactError("interactions", path, command=f"softrec init {path.parent}")
-    again = f"make both again with `softrec init {path.parent}`"
+        raise MissingArtifactError("interactions", path, command=init_command(path.parent))
+    again = f"make both again with `{init_command(path.parent)}`"
     try:
         table = pq.read_table(path)
         user_ids, item_ids, timestamps, ratings = (

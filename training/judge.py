@@ -64,12 +64,12 @@ class Verdict:
     on_catalog: NDArray[np.bool_]
 
 
-def judge(titles: Sequence[str], targets: Sequence[int], grounder: Grounder, *, threads: int = 1) -> Verdict:
+def judge(titles: Sequence[str], targets: Sequence[int], grounder: Grounder) -> Verdict:
     """Rank the whole catalog by L2 distance to each title and find the targets (SOFT, section 4.1).
 
     Nothing is excluded from the ranking, the history neither: that is the paper's measure.
     """
-    rankings = grounder.rank(titles, max(CUTOFFS), threads=threads)
+    rankings = grounder.rank(titles, max(CUTOFFS))
     positions = np.array(
         [find_position(ranking.rows, target) for ranking, target in zip(rankings, targets, strict=True)], dtype=np.int64
     )

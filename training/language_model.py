@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from training.batches import Batch
+from training.errors import SettingError
 from training.losses import token_log_probs
 from training.settings import Precision, TrainSettings
 
@@ -27,7 +28,11 @@ def load_base(path: Path, *, precision: Precision, device: torch.device | str = 
 
 
 def add_lora(base: Any, settings: TrainSettings) -> Any:
-    """Put a fresh LoRA on the base (LoRA weights in fp32). The base's own weights are frozen."""
+    """Put a fresh LoRA on the base (LoRA weights in fp32). The base's own weights are frozen.
+
+    Raises:
+        SettingError: `lora_modules` names nothing in this base.
+    """
     from peft import LoraConfig, get_peft_model
 
     modules = settings.lora_modules
@@ -39,7 +44,12 @@ def add_lora(base: Any, settings: TrainSettings) -> Any:
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(settings.seed)
-    return get_peft_model(base, config)
+    try:
+        return get_peft_model(base, config)
+    except ValueError as error:
+        raise SettingError(
+            f"lora_modules={modules!r} names no module of this base ({error})", remedy="--set lora_modules=all-linear"
+        ) from error
 
 
 def read_lora(base: Any, adapter_dir: Path) -> Any:

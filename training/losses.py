@@ -11,16 +11,15 @@ def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
     return -torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
 
 
-def summed_nll(log_probs: Tensor, slot: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihood of one completion slot: (its sum, its token count), both scalars.
+def summed_nll(log_probs: Tensor, slot: Tensor, number: int) -> Tensor:
+    """Negative log-likelihood of one completion slot, summed over its tokens: a scalar.
 
     Args:
         log_probs: [C] per completion token.
         slot: [C] the slot of each token.
         number: which slot.
     """
-    chosen = slot == number
-    return -(log_probs * chosen).sum(), chosen.sum()
+    return -(log_probs * (slot == number)).sum()
 
 
 def curriculum_loss(distilled: Tensor, real: Tensor, *, tau: float) -> Tensor:

@@ -11,7 +11,7 @@ from index.grounding import Grounder
 from index.workspace import Workspace
 from training.adapter import Adapter
 from training.batches import Batch
-from training.dataset import load_dataset
+from training.dataset import Dataset, load_dataset
 from training.fit import Epoch, fit, make_accelerator
 from training.judge import judge, write_titles
 from training.language_model import add_lora, completion_log_probs, load_base
@@ -24,8 +24,7 @@ from training.settings import TrainSettings
 
 def sft_loss(model: Any, batch: Batch, tokens: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
     """Mean negative log-likelihood per token of the response, its end token included (SOFT, equation 2)."""
-    nll, _ = summed_nll(completion_log_probs(model, batch), batch.slot, 0)
-    loss = nll / tokens[0]
+    loss = summed_nll(completion_log_probs(model, batch), batch.slot, 0) / tokens[0]
     return loss, {"loss": float(loss.detach())}
 
 
@@ -57,11 +56,11 @@ def train_sft(
     return publish_adapter(workspace, name, model, dataset, settings, result, method="sft")
 
 
-def validation_hr10(model: Any, dataset: Any, settings: TrainSettings, grounder: Grounder, progress: Progress) -> float:
+def validation_hr10(
+    model: Any, dataset: Dataset, settings: TrainSettings, grounder: Grounder, progress: Progress
+) -> float:
     """HR@10 of the model as it stands, on the validation windows."""
     windows = dataset.split.validation
-    written = write_titles(
-        model, dataset, windows, settings, decoding=settings.decoding, progress=progress, title="validate"
-    )
+    written = write_titles(model, dataset, windows, settings, decoding="greedy", progress=progress, title="validate")
     verdict = judge([title for title, _ in written], [window.target for window in windows], grounder)
     return float(hits(verdict.positions, 10).mean())

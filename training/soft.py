@@ -13,10 +13,10 @@ from index.encoder import TitleEncoder
 from index.grounding import Grounder
 from index.last_token_encoder import LastTokenEncoder
 from index.workspace import Workspace
-from training.adapter import Adapter, check_adapter, read_adapter
+from training.adapter import Adapter, read_adapter
 from training.batches import Batch
 from training.curriculum import curriculum_weight
-from training.dataset import Dataset, load_dataset
+from training.dataset import Dataset, check_trained_on, load_dataset
 from training.distillation import describe_distilled, distill, find_distilled
 from training.fit import Epoch, fit, make_accelerator
 from training.judge import write_titles
@@ -34,7 +34,7 @@ DISTILLED, REAL = 0, 1  # completion slots of a sample
 def soft_loss(model: Any, batch: Batch, tokens: Sequence[int], *, tau: float) -> tuple[Tensor, dict[str, float]]:
     """tau * L_SD + (1 - tau) * L_SFT, each a mean over its tokens (SOFT, equation 4). One forward for both titles."""
     log_probs = completion_log_probs(model, batch)
-    distilled, real = (summed_nll(log_probs, batch.slot, slot)[0] / tokens[slot] for slot in (DISTILLED, REAL))
+    distilled, real = (summed_nll(log_probs, batch.slot, slot) / tokens[slot] for slot in (DISTILLED, REAL))
     loss = curriculum_loss(distilled, real, tau=tau)
     figures = {"loss": loss, "loss_distilled": distilled, "loss_real": real}
     return loss, {name: float(value.detach()) for name, value in figures.items()}
@@ -62,7 +62,7 @@ def train_soft(
     """
     dataset = load_dataset(workspace, settings, progress)
     sft = read_adapter(workspace.adapter_dir(teacher))
-    check_adapter(sft, base_digest=dataset.base.digest, catalog_digest=dataset.catalog.digest)
+    check_trained_on(sft, dataset)
     distilled = find_distilled(workspace, sft, dataset, settings)
     if distilled is None:
         progress.note(f"no distilled titles of {sft.adapter_id} for these windows yet: distilling")

@@ -87,6 +87,7 @@ def train_stand_in(
         model.save_pretrained(draft.path)
         draft.body.update(
             catalog_digest=catalog.digest,
+            training_data=split.training_data,
             split=workspace.settings.split,
             parameters=sum(weight.numel() for weight in model.parameters()),
             settings=vars(stand_in),

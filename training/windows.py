@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.artifact import text_digest
 from index.workspace import Split
 from training.errors import EmptyDataError
 
@@ -51,6 +53,15 @@ class DataSplit:
     test: tuple[Window, ...]
     histories: tuple[tuple[int, ...], ...]
     available: tuple[int, int, int]
+
+    @cached_property
+    def training_data(self) -> str:
+        """Identity of what training may see: the SHA-256 of `histories`.
+
+        It stands in the manifests of base and adapters. One that saw another part of a log could have seen this split's
+        test targets, so it is refused.
+        """
+        return text_digest(*(" ".join(map(str, history)) for history in self.histories))
 
 
 def sliding_windows(

@@ -15,12 +15,19 @@ from training.progress import Progress
 from training.settings import TrainSettings, resolve_settings
 from training.stand_in import train_stand_in
 
+# what decides the split and the prompt; the rest of TrainSettings is of adapters
+SETTINGS = (
+    *("max_history", "min_history", "train_windows", "validation_windows", "test_windows", "seed"),
+    *("max_prompt_tokens", "max_title_tokens"),
+)
+
 
 def train_base(root: Path, assignments: Sequence[str] = ()) -> BaseModel:
     """Train the stand-in base.
 
     Raises:
-        RefusedError: the shop names a pretrained base; a stand-in would never be used.
+        RefusedError: the shop names a pretrained base, so that a stand-in would never be used; or an assignment
+            changes nothing about it.
     """
     workspace = Workspace.open(root)
     if workspace.settings.base_model:
@@ -28,9 +35,18 @@ def train_base(root: Path, assignments: Sequence[str] = ()) -> BaseModel:
             f"{root} uses {workspace.settings.base_model}; a stand-in would never be used",
             remedy="remove base_model from softrec.toml first",
         )
+    _check_assignments(assignments)
     base = train_stand_in(workspace, resolve_settings("tiny", assignments), open_progress())
     say(f"base: stand-in {base.digest[:12]} in {base.path}")
     return base
+
+
+def _check_assignments(assignments: Sequence[str]) -> None:
+    names = [text.partition("=")[0].strip() for text in assignments]
+    if idle := [name for name in names if name not in SETTINGS]:
+        raise RefusedError(
+            f"--set {', '.join(idle)} changes nothing about the stand-in base", remedy=f"set only {', '.join(SETTINGS)}"
+        )
 
 
 def ensure_base(workspace: Workspace, settings: TrainSettings, progress: Progress) -> None:

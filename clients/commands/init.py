@@ -11,7 +11,7 @@ from clients.tables import say
 from index.catalog import write_catalog
 from index.items import read_items
 from index.rejects import ImportReport
-from index.workspace import ShopSettings, Split, Workspace
+from index.workspace import SETTINGS_FILE, ShopSettings, Split, Workspace
 from training.interactions import Interactions, has_only_order, read_interactions, write_interactions
 
 
@@ -20,19 +20,24 @@ def init_shop(
     *,
     items: Path,
     interactions: Path,
-    settings: ShopSettings,
-    split: Literal["auto"] | Split = "auto",
+    noun: str | None = None,
+    verb: str | None = None,
+    split: Literal["auto"] | Split | None = None,
+    encoder: str | None = None,
     max_reject_share: float = 0.01,
     force: bool = False,
 ) -> Workspace:
     """Import a catalog and a log, and write `softrec.toml` last: a workspace exists when all of it does.
 
+    A setting that is None keeps the value of the workspace that is imported over, or else takes its default. The old
+    `softrec.toml` stays until the new one replaces it in one rename.
+
     Args:
         root: the workspace's folder; made if absent. Other files in it stay.
         items: the catalog, in any layout that `index.tables` reads.
         interactions: the log, likewise.
-        settings: the shop's, but for the split.
-        split: "auto" takes "leave-last-out" for a log whose timestamps only count each user's interactions.
+        noun, verb, encoder: see `index.workspace.ShopSettings`.
+        split: "auto" (the default) takes "leave-last-out" for a log whose timestamps only number interactions.
         max_reject_share: more bad rows than this share of a file and nothing is imported.
         force: import again over an existing workspace. What was trained and indexed before stays, and is refused
             later by its manifest if the catalog has changed.
@@ -41,26 +46,24 @@ def init_shop(
         RefusedError: there is a workspace already, and no `force`.
         InputError: a file cannot be read, or too much of it is bad.
     """
-    paths = Workspace(root, settings)
-    settings_path = root / "softrec.toml"
-    if settings_path.exists() and not force:
+    before = Workspace.open(root).settings if (root / SETTINGS_FILE).exists() else None
+    if before is not None and not force:
         raise RefusedError(
-            f"{root} is a workspace already ({settings_path.name} exists)",
+            f"{root} is a workspace already ({SETTINGS_FILE} exists)",
             remedy="choose another folder, or import again over it with --force",
         )
-    rejects_dir = paths.rejects_dir
+    kept = before or ShopSettings()
+    settings = replace(kept, noun=noun or kept.noun, verb=verb or kept.verb, encoder=encoder or kept.encoder)
+    workspace = Workspace(root, settings)
+    rejects_dir = workspace.rejects_dir
     catalog, items_report = read_items(items, rejects_path=rejects_dir / "items.csv", max_reject_share=max_reject_share)
     log, log_report = read_interactions(
         interactions, catalog, rejects_path=rejects_dir / "interactions.csv", max_reject_share=max_reject_share
     )
-    chosen, why = _choose_split(split, log)
-    settings = replace(settings, split=chosen)
-    settings_path.unlink(
-        missing_ok=True
-    )  # with --force: killed from here on, there is no workspace rather than a mixture
-    write_catalog(paths.catalog_path, catalog)
-    write_interactions(paths.interactions_path, log)
-    workspace = Workspace.create(root, settings)
+    chosen, why = _choose_split(split, before, log)
+    write_catalog(workspace.catalog_path, catalog)
+    write_interactions(workspace.interactions_path, log)
+    workspace = Workspace.create(root, replace(settings, split=chosen))
 
     _say_report("items", items, items_report, rejects_dir / "items.csv")
     _say_report("interactions", interactions, log_report, rejects_dir / "interactions.csv")
@@ -73,13 +76,18 @@ def init_shop(
     return workspace
 
 
-def _choose_split(split: Literal["auto"] | Split, log: Interactions) -> tuple[Split, str]:
-    if split != "auto":
+def _choose_split(
+    split: Literal["auto"] | Split | None, before: ShopSettings | None, log: Interactions
+) -> tuple[Split, str]:
+    if split is None and before is not None:
+        return before.split, "as before; --split auto chooses anew"
+    if split is not None and split != "auto":
         return split, "as asked"
     if has_only_order(log):
         return (
             "leave-last-out",
-            "the timestamps only number each user's interactions, so users cannot be compared in time",
+            "the timestamps only number each user's interactions, so users cannot be compared in time; "
+            "if they can, --split time",
         )
     return "time", "the log has real timestamps: train on the past, measure on what came later"
 

@@ -13,7 +13,7 @@ from clients.users_file import open_users
 from index.workspace import Workspace
 from serving.schema import RecommendRequest, RecommendResponse
 from serving.service import EngineOpener, open_service, open_vllm
-from serving.settings import read_settings
+from serving.settings import ServingSettings, read_settings
 
 
 def score_users(
@@ -47,6 +47,7 @@ def score_users(
     settings = read_settings(
         os.environ,
         adapters=None if adapter is None else (adapter.partition("@")[0],),
+        experiment=None if adapter is None else "",  # a named adapter answers all
         allow_adapter_override=True,
         max_running=concurrency,
     )
@@ -59,7 +60,7 @@ def score_users(
                 return await service.recommender.recommend(request, request_id=request_id, record=False)
 
             ready = await service.ready()
-            served = {"index": ready.index.version, "adapters": ready.adapters}
+            served = {"index": ready.index.version, "adapters": ready.adapters, **describe_experiment(settings)}
             return await score_file(
                 users,
                 output,
@@ -77,3 +78,8 @@ def score_users(
     if report.rejected:
         say(f"  rejected: {report.rejected} rows; each with its reason in {output.with_suffix('.rejects.csv')}")
     return report
+
+
+def describe_experiment(settings: ServingSettings) -> dict[str, object]:
+    """Return what decides each user's arm, as JSON has it: a run goes on only under the same."""
+    return {"experiment": settings.experiment, "arms": list(settings.arms), "weights": list(settings.weights)}

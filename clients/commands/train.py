@@ -11,12 +11,12 @@ from clients.commands.base import ensure_base
 from clients.commands.index import open_index
 from clients.progress import open_progress
 from clients.tables import say
-from index.catalog import read_catalog
 from index.errors import MismatchError, MissingArtifactError
 from index.grounding import Grounder
 from index.workspace import Workspace
-from training.adapter import Adapter, check_adapter, read_adapter
+from training.adapter import Adapter, read_adapter
 from training.base_model import locate_base
+from training.dataset import check_trained_on, load_dataset
 from training.progress import Progress
 from training.settings import TrainSettings, resolve_settings, restore_settings
 from training.sft import train_sft
@@ -44,12 +44,9 @@ def train_adapter(
     """
     workspace = Workspace.open(root)
     settings = settings_for(workspace, preset, assignments, base_model=base_model)
-    if base_model is not None and base_model != workspace.settings.base_model:
-        workspace.write_settings(replace(workspace.settings, base_model=base_model))
-        workspace = Workspace.open(root)
     progress = open_progress()
-    if base_model is not None and not Path(base_model).is_dir():
-        progress.note(f"base model {base_model}: from the hub's cache, or fetched into it now")
+    if base_model is not None:
+        workspace = _use_base(workspace, base_model, progress)
     ensure_base(workspace, settings, progress)
     grounder = open_index(workspace, progress).grounder
     if method == "soft":
@@ -57,14 +54,25 @@ def train_adapter(
     return _train(workspace, method, settings, grounder, progress)
 
 
+def _use_base(workspace: Workspace, base_model: str, progress: Progress) -> Workspace:
+    """Find the named base, then write it into softrec.toml; a name that leads nowhere changes nothing."""
+    if Path(base_model).is_dir():
+        base_model = str(Path(base_model).resolve())  # later commands may run elsewhere
+    else:
+        progress.note(f"base model {base_model}: from the hub's cache, or fetched into it now")
+    changed = Workspace(workspace.root, replace(workspace.settings, base_model=base_model))
+    locate_base(changed)
+    changed.write_settings(changed.settings)
+    return changed
+
+
 def ensure_adapter(
     workspace: Workspace, method: Method, settings: TrainSettings, grounder: Grounder, progress: Progress
 ) -> Adapter:
-    """Return the adapter if there is one for this base, this catalog and (SOFT) this SFT adapter; else train it."""
+    """Return the adapter if it fits base, catalog, prompt, split and (SOFT) its SFT adapter; else train it."""
     try:
         adapter = read_adapter(workspace.adapter_dir(method))
-        base_digest, catalog_digest = locate_base(workspace).digest, read_catalog(workspace.catalog_path).digest
-        check_adapter(adapter, base_digest=base_digest, catalog_digest=catalog_digest)
+        check_trained_on(adapter, load_dataset(workspace, settings, progress))
         for parent in adapter.facts.parents:
             found = read_adapter(workspace.adapter_dir(parent.partition("@")[0])).adapter_id
             if found != parent:

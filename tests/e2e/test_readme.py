@@ -9,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +33,7 @@ START, BUILD, SERVE, ASK = (commands_of(block) for block in BLOCKS)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the user stands: items.csv, interactions.csv and users.parquet, as the README assumes."""
     folder = tmp_path_factory.mktemp("user")
-    write_demo_shop(folder, users=120)
+    write_demo_shop(folder, users=80)
     pq.write_table(pa.table({"user_id": ["1", "2", "42", "nobody"]}), folder / "users.parquet")
     return folder
 
@@ -119,22 +118,37 @@ def test_a_command_out_of_order_names_the_one_that_comes_first(folder, tmp_path)
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_killing_a_step_and_running_it_again_works(folder, built, tmp_path):
-    """SIGKILL in the middle of training the base of a second shop: nothing to load is left, and the step runs again."""
+def kill_once(arguments: list[str], *, seen: str) -> None:
+    """Start `softrec ARGUMENTS` and SIGKILL it as soon as a line with `seen` came out."""
+    softrec = str(Path(sys.executable).with_name("softrec"))
+    with subprocess.Popen(
+        [softrec, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if seen in line:
+                process.kill()
+                break
+    assert process.returncode == -signal.SIGKILL, "".join(lines)
+
+
+def test_killing_a_step_and_running_it_again_works(folder, tmp_path):
+    """SIGKILL while base and adapter are trained: nothing half-made can be loaded, and the step runs again."""
     softrec = str(Path(sys.executable).with_name("softrec"))
     shop = tmp_path / "shop"
     files = ["--items", str(folder / "items.csv"), "--interactions", str(folder / "interactions.csv")]
     subprocess.run([softrec, "init", str(shop), *files], check=True, capture_output=True, timeout=60)
-    process = subprocess.Popen([softrec, "base", str(shop)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(shop.glob(".base.draft-*/tokenizer.json")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    assert not (shop / "base").exists()
-    done = subprocess.run([softrec, "serve", str(shop)], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "softrec base" in done.stderr
-    subprocess.run([softrec, "base", str(shop)], check=True, capture_output=True, timeout=300)
-    assert (shop / "base" / "manifest.json").is_file()
-    assert not list(shop.glob(".base.draft-*"))
+    quick = ["--set", "max_epochs=1", "--set", "train_windows=128", "--set", "validation_windows=16"]
+    for step, seen, artifact in (
+        (["base", str(shop), *quick[2:]], "pre-train the stand-in base: started", shop / "base"),
+        (["train", "sft", str(shop), *quick], "epoch 1: started", shop / "adapters" / "sft"),
+    ):
+        kill_once(step, seen=seen)
+        assert not artifact.exists()
+        refused = subprocess.run([softrec, "serve", str(shop)], capture_output=True, text=True, timeout=120)
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1), refused.stderr
+        subprocess.run([softrec, *step], check=True, capture_output=True, timeout=400)
+        assert (artifact / "manifest.json").is_file()
+        assert not list(artifact.parent.glob(f".{artifact.name}.draft-*"))

@@ -160,7 +160,7 @@ def test_every_error_is_a_problem(http: httpx.Client) -> None:
         response = http.post("/recommend", content=content, headers={"content-type": "application/json"})
         assert response.status_code in {400, 422}
         assert_problem(response, response.status_code, response.json()["code"])
-    assert_problem(http.post("/recommend", content=b'{"user_id": "a"}'), 422, "invalid_request")
+    assert_problem(http.post("/recommend", content=b'{"user_id": "a"}'), 415, "unsupported_media_type")
     problem = assert_problem(http.post("/recommend", json={"user_id": "a", "adapter": "sft"}), 403, "adapter_forbidden")
     assert problem["errors"][0]["path"] == "body.adapter"
 

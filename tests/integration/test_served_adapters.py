@@ -22,7 +22,7 @@ from training.dataset import load_dataset
 from training.language_model import load_base, read_lora
 from training.progress import Silence
 
-SERVING = ServingSettings(device="cpu", kv_cache_gib=0.25, allow_adapter_override=True)
+SERVING = ServingSettings(kv_cache_gib=0.25, allow_adapter_override=True)
 
 
 @pytest.fixture(scope="module")
@@ -106,5 +106,6 @@ async def test_an_adapter_that_is_another_than_its_manifest_says_is_refused(trai
             pass
 
 
-def test_the_adapters_of_the_shop_are_what_is_served(trained_adapters):
-    assert [adapter.name for adapter in choose_adapters(trained_adapters, ())] == ["sft", "soft"]
+def test_the_adapters_of_the_shop_are_what_is_served(trained_shop, trained_adapters):
+    chosen = choose_adapters(trained_shop.adapters_dir, ())
+    assert {adapter.name: adapter for adapter in chosen} == trained_adapters

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from index.encoder import open_encoder
-from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError
+from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError, SoftrecError
 from index.store import load_active
 from index.workspace import Workspace
 from tests.shop import SETTINGS
 from training.adapter import check_adapter, read_adapter, read_adapters
 from training.base_model import locate_base
-from training.dataset import load_dataset
+from training.dataset import check_trained_on, load_dataset
 from training.distillation import distill, find_distilled, read_distilled
-from training.errors import DivergedError
+from training.errors import DivergedError, SettingError
 from training.evaluation import evaluate_adapters
 from training.language_model import add_lora, load_base, read_lora
 from training.progress import Silence
@@ -138,10 +138,30 @@ def test_a_step_whose_input_is_missing_names_the_command(shop, based_shop):
 
 
 def test_an_adapter_of_another_base_is_refused_with_both_digests(trained_shop, trained_adapters):
+    facts = trained_adapters["sft"].facts
     with pytest.raises(MismatchError, match=r"base model: expected 0000, found [0-9a-f]{12}; train it again"):
         check_adapter(
-            trained_adapters["sft"], base_digest="0000", catalog_digest=trained_adapters["sft"].facts.catalog_digest
+            trained_adapters["sft"],
+            base_digest="0000",
+            tokenizer_digest=facts.tokenizer_digest,
+            catalog_digest=facts.catalog_digest,
         )
+
+
+def test_a_base_or_adapter_that_saw_another_part_of_the_log_is_refused(shop, trained_adapters):
+    """Other windows move the split in time: base and adapters could have read what is now a test target."""
+    moved = replace(SETTINGS, min_history=10)
+    with pytest.raises(MismatchError, match=r"part of the log that the stand-in base was trained on.*softrec base"):
+        load_dataset(shop, moved, Silence())
+    dataset = load_dataset(shop, SETTINGS, Silence())
+    check_trained_on(trained_adapters["sft"], dataset)
+    other = replace(dataset, split=replace(dataset.split, histories=dataset.split.histories[:-1]))
+    with pytest.raises(MismatchError, match=r"sft@\w+: its training part of the log: expected \w+, found \w+"):
+        check_trained_on(trained_adapters["sft"], other)
+    template = replace(dataset.renderer.template, noun="song")
+    reworded = replace(dataset, renderer=dataset.base.renderer(template))
+    with pytest.raises(MismatchError, match=r"sft@\w+: its prompt: expected .*'song'.*, found .*'title'"):
+        check_trained_on(trained_adapters["sft"], reworded)
 
 
 def test_a_changed_byte_of_an_adapter_is_refused_and_an_unfinished_one_does_not_count(shop):
@@ -160,6 +180,19 @@ def test_an_adapter_that_would_do_nothing_is_not_published(based_shop):
     model = add_lora(base, SETTINGS)
     with pytest.raises(DivergedError, match="every LoRA update is zero"):
         _check_weights(model)
+
+
+def test_lora_modules_that_name_nothing_are_refused(based_shop):
+    base = load_base(locate_base(based_shop).path, precision="fp32")
+    with pytest.raises(SettingError, match=r"lora_modules='nope' names no module of this base .*all-linear"):
+        add_lora(base, replace(SETTINGS, lora_modules="nope"))
+
+
+def test_a_base_that_is_nowhere_is_one_line(based_shop):
+    for name in ("no/such-model", "not a possible name!"):
+        named = Workspace(based_shop.root, replace(based_shop.settings, base_model=name))
+        with pytest.raises(SoftrecError, match="is neither a folder nor to be had from the hub"):
+            locate_base(named)
 
 
 def test_a_published_adapter_reads_back_into_the_same_function(trained_shop, trained_adapters):

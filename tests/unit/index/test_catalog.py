@@ -81,12 +81,13 @@ def test_write_then_read_is_identity(
 
 
 def test_a_missing_catalog_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(MissingArtifactError, match="softrec init"):
+    with pytest.raises(MissingArtifactError, match=r"init \S+ --items items.csv --interactions interactions.csv`"):
         read_catalog(tmp_path / "catalog.parquet")
 
 
 def test_a_file_that_is_no_catalog_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "catalog.parquet"
     path.write_bytes(b"PAR1 and then nothing")
-    with pytest.raises(CorruptArtifactError, match="unreadable catalog"):
+    (tmp_path / "softrec.toml").touch()
+    with pytest.raises(CorruptArtifactError, match=r"unreadable catalog.*--interactions interactions.csv --force`"):
         read_catalog(path)

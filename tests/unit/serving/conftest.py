@@ -1,8 +1,12 @@
 """The parts of a server, real but small: SQLite, Redis, FAISS; the engine is a fake and the encoder counts letters."""
 
+import contextlib
+import json
+import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +46,16 @@ class LetterEncoder:
                 if "a" <= letter <= "z":
                     vectors[row, ord(letter) - ord("a")] += 1
         return vectors
+
+
+def find_decision(path: Path, request_id: str) -> dict[str, Any] | None:
+    """What lies in a store's file of one answer, with its JSON columns read."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        row = connection.execute("SELECT * FROM decisions WHERE request_id = ?", (request_id,)).fetchone()
+    if row is None:
+        return None
+    return dict(row) | {name: json.loads(row[name]) for name in ("items", "degraded", "details")}
 
 
 @dataclass

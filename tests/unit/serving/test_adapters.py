@@ -5,21 +5,28 @@ from pathlib import Path
 
 import pytest
 
+from index.artifact import write_artifact
+from index.errors import CorruptArtifactError
 from index.workspace import ShopSettings, Workspace
 from serving.adapters import choose_adapters, proof_tolerance, prove_adapter
 from serving.errors import AdapterProofError, SettingsError
 from tests.fake_engine import ADAPTER_NATS, FakeEngine
 from tests.tiny_shop import tiny_catalog, write_tiny_adapter, write_tiny_base
-from training.adapter import Adapter, Decoding, read_adapters
+from training.adapter import Adapter, Decoding, read_adapter, read_adapters, write_adapter_files
 
 
 @pytest.fixture
-def adapters(tmp_path: Path) -> dict[str, Adapter]:
+def workspace(tmp_path: Path) -> Workspace:
     workspace = Workspace.create(tmp_path, ShopSettings())
     base = write_tiny_base(workspace)
     write_tiny_adapter(workspace, "soft", base, tiny_catalog())
     write_tiny_adapter(workspace, "other", base, tiny_catalog(), log_prob=-6.5)
     write_tiny_adapter(workspace, "stranger", base, tiny_catalog(), base_log_prob=-1.0)
+    return workspace
+
+
+@pytest.fixture
+def adapters(workspace: Workspace) -> dict[str, Adapter]:
     return read_adapters(workspace.adapters_dir)
 
 
@@ -31,8 +38,11 @@ async def test_an_honest_adapter_is_proven(adapters: dict[str, Adapter]) -> None
 
 async def test_a_disagreement_names_both_numbers(adapters: dict[str, Adapter]) -> None:
     """The title Doom is 4 byte tokens, a quote and an end: 6 tokens, -6 nats under an adapter, -12 under the base."""
-    with pytest.raises(AdapterProofError, match=r"adapter other@.*golden log-probability -6\.5000, served -6\.0000"):
+    with pytest.raises(
+        AdapterProofError, match=r"adapter other@.*log-probability -6\.5000, served -6\.0000"
+    ) as refused:
         await prove_adapter(FakeEngine({}), adapters["other"], tolerance=0.01)
+    assert f"`softrec train other {adapters['other'].path.parent.parent}`" in str(refused.value)
     with pytest.raises(AdapterProofError, match=r"the base under adapter stranger@.* -1\.0000, served -12\.0000"):
         await prove_adapter(FakeEngine({}), adapters["stranger"], tolerance=0.01)
     assert (await prove_adapter(FakeEngine({}), adapters["other"], tolerance=0.1)).gap == pytest.approx(0.5 / 6)
@@ -57,16 +67,33 @@ async def test_not_a_number_proves_nothing(adapters: dict[str, Adapter]) -> None
         await prove_adapter(Broken({}), adapters["soft"], tolerance=0.01)
 
 
-def test_what_is_served_is_what_was_asked_for(adapters: dict[str, Adapter]) -> None:
-    assert [adapter.name for adapter in choose_adapters(adapters, ())] == ["other", "soft", "stranger"]
-    assert [adapter.name for adapter in choose_adapters(adapters, ("soft",))] == ["soft"]
+def test_what_is_served_is_what_was_asked_for(workspace: Workspace) -> None:
+    folder = workspace.adapters_dir
+    assert [adapter.name for adapter in choose_adapters(folder, ())] == ["other", "soft", "stranger"]
+    assert [adapter.name for adapter in choose_adapters(folder, ("soft",))] == ["soft"]
     with pytest.raises(SettingsError, match="adapter nope not found; there: other, soft, stranger"):
-        choose_adapters(adapters, ("nope",))
-    with pytest.raises(SettingsError, match="no adapter to serve"):
-        choose_adapters({}, ())
-    beams = replace(adapters["soft"], facts=replace(adapters["soft"].facts, decoding=Decoding("beam", 5)))
+        choose_adapters(folder, ("nope",))
+    with pytest.raises(SettingsError, match=r"no adapter to serve; train one with `softrec train soft \S*/empty`"):
+        choose_adapters(workspace.root / "empty" / "adapters", ())
+
+
+def test_an_adapter_that_is_not_asked_for_is_not_looked_into(workspace: Workspace) -> None:
+    (workspace.adapter_dir("other") / "adapter_model.safetensors").write_text("damaged")
+    (workspace.adapters_dir / "unfinished").mkdir()
+    assert [adapter.name for adapter in choose_adapters(workspace.adapters_dir, ("stranger", "soft"))] == [
+        "stranger",
+        "soft",
+    ]
+    with pytest.raises(CorruptArtifactError, match="other"):
+        choose_adapters(workspace.adapters_dir, ())
+
+
+def test_a_decoding_that_is_not_served_is_refused(workspace: Workspace) -> None:
+    soft = read_adapter(workspace.adapter_dir("soft"))
+    with write_artifact(workspace.adapter_dir("beams"), kind="adapter") as draft:
+        write_adapter_files(draft, replace(soft.facts, decoding=Decoding("beam", 5)), soft.golden)
     with pytest.raises(SettingsError, match="beam"):
-        choose_adapters({"soft": beams}, ())
+        choose_adapters(workspace.adapters_dir, ("beams",))
 
 
 def test_the_tolerance_fits_the_dtype() -> None:

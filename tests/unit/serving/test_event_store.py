@@ -1,12 +1,15 @@
 """The event store on SQLite: order, idempotence, all-or-nothing."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from serving.errors import StoreUnavailableError
+from serving.errors import SettingsError, StoreUnavailableError
 from serving.event_store import Decision, EventStore, StoredEvent
+from tests.unit.serving.conftest import find_decision
 
 
 def event(event_id: str, item: str, timestamp: int, kind: str = "purchase", user: str = "ann") -> StoredEvent:
@@ -60,13 +63,15 @@ def test_an_import_that_fails_half_way_leaves_nothing(empty: EventStore) -> None
     assert empty.import_log("d", [[("ann", "i1", 1)]]) == 1
 
 
-def test_a_decision_comes_back_as_it_was(empty: EventStore) -> None:
+def test_a_decision_is_stored_as_it_was(empty: EventStore, tmp_path: Path) -> None:
     items = [{"item_id": "i1", "rank": 1, "score": -0.5, "source": "generated"}]
     details = {"prompt_ids": [1]}
     decision = Decision("r", None, "e", None, None, "no_user", "soft@1", "v", items, ["fewer_than_k"], details)
     empty.record_decision(decision)
-    assert empty.find_decision("r") == decision
-    assert empty.find_decision("other") is None
+    stored = find_decision(tmp_path / "new" / "events.db", "r")
+    assert stored is not None
+    assert stored.pop("created") > 0
+    assert stored == asdict(decision)
 
 
 def test_what_was_stored_is_there_after_opening_again(tmp_path: Path) -> None:
@@ -82,5 +87,58 @@ def test_a_store_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
     (tmp_path / "events.db").mkdir()
     with pytest.raises(StoreUnavailableError, match="does not answer"):
         EventStore.open_file(tmp_path / "events.db")
-    with pytest.raises(StoreUnavailableError, match="postgresql"):
-        EventStore.open("no url")
+
+
+def test_a_damaged_file_is_one_line_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "events.db").write_bytes(b"not a database, but long enough to be taken for one" * 100)
+    with pytest.raises(StoreUnavailableError, match=r"events\.db is damaged: file is not a database; restore a backup"):
+        EventStore.open_file(tmp_path / "events.db")
+
+
+@pytest.mark.parametrize("url", ["no url", "mysql://user:secret@host/db", "postgresql+asyncpg://h/db", "nope://h:x/d"])
+def test_another_kind_of_url_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"use sqlite:///PATH or postgresql://") as refused:
+        EventStore.open(url)
+    assert "\n" not in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_a_postgres_url_is_psycopgs_however_it_is_written(scheme: str) -> None:
+    """Nothing listens on port 1: the driver was found and asked, and its answer is one line."""
+    with pytest.raises(StoreUnavailableError, match="does not answer: connection failed") as refused:
+        EventStore.open(f"{scheme}://user:secret@127.0.0.1:1/db")
+    assert "\n" not in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_the_token_is_of_one_database_and_one_log(tmp_path: Path) -> None:
+    """It outlives the process, and nothing else: not another database, not the file's deletion, not another log."""
+    tokens = []
+    for name, digest in (("a", "d"), ("a", "d"), ("b", "d"), ("a", "other")):
+        store = EventStore.open_file(tmp_path / name)
+        store.import_log(digest, [])
+        tokens.append(store.token())
+        store.close()
+    for path in tmp_path.glob("a*"):
+        path.unlink()
+    store = EventStore.open_file(tmp_path / "a")
+    store.import_log("d", [])
+    tokens.append(store.token())
+    store.close()
+    assert tokens[0] == tokens[1]
+    assert len(set(tokens)) == 4
+
+
+def test_of_several_at_once_one_imports(tmp_path: Path) -> None:
+    def start(_: int) -> tuple[int, str]:
+        store = EventStore.open_file(tmp_path / "events.db")
+        taken = store.import_log("d", ([(f"u{n}", "i1", 1)] for n in range(50)))
+        token = store.token()
+        store.close()
+        return taken, token
+
+    with ThreadPoolExecutor(4) as threads:
+        started = list(threads.map(start, range(4)))
+    assert sorted(taken for taken, _ in started) == [0, 0, 0, 50]
+    assert len({token for _, token in started}) == 1

@@ -1,12 +1,13 @@
 """The request path, with answers worked out by hand from tests.tiny_shop."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from serving.errors import AdapterForbiddenError, DeadlineError, OverloadedError, UnknownAdapterError
 from serving.schema import ArmReason, Degraded, Filters, HistorySource, Match, RecommendRequest, ScoreType, Source
-from tests.unit.serving.conftest import ADAPTER_IDS, Rig
+from tests.unit.serving.conftest import ADAPTER_IDS, Rig, find_decision
 
 
 async def test_an_inline_history_is_read_oldest_first_and_grounded(rig: Rig) -> None:
@@ -82,6 +83,14 @@ async def test_items_of_one_title_follow_each_other_in_catalog_order(rig: Rig) -
     assert [item.item_id for item in other.items] == ["i3"]
 
 
+@pytest.mark.parametrize("entry", ["i1", "i3", "tetris"])
+async def test_another_edition_of_a_seen_title_is_seen_too(rig: Rig, entry: str) -> None:
+    rig.write("soft", "Tetris")
+    every = RecommendRequest(history=[entry], k=8, filters=Filters(available_only=False))
+    answer = await rig.service.recommender.recommend(every, request_id="r")
+    assert {item.item_id for item in answer.items} == {"i2", "i4", "i5", "i6", "i7", "i8"}
+
+
 async def test_exclude_seen_false_lets_the_history_return(rig: Rig) -> None:
     answer = await rig.service.recommender.recommend(
         RecommendRequest(history=["i7"], k=1, exclude_seen=False), request_id="r"
@@ -141,26 +150,25 @@ async def test_naming_an_adapter_needs_permission(rig: Rig) -> None:
         await rig.service.recommender.recommend(RecommendRequest(user_id="ann", adapter="sft"), request_id="r")
 
 
-async def test_the_decision_is_stored_before_the_answer_leaves(rig: Rig) -> None:
+async def test_the_decision_is_stored_before_the_answer_leaves(rig: Rig, tmp_path: Path) -> None:
     request = RecommendRequest(user_id="ann", k=2, explain=True)
     answer = await rig.service.recommender.recommend(request, request_id="r1")
-    decision = rig.store.find_decision("r1")
+    decision = find_decision(tmp_path / "events.db", "r1")
     assert decision is not None
-    assert [item["item_id"] for item in decision.items] == [item.item_id for item in answer.items]
-    assert decision.arm_served == answer.experiment.arm_served
-    assert decision.adapter_id == answer.adapter
-    assert decision.details is not None
-    assert tuple(decision.details["prompt_ids"]) == rig.engine.prompts[0][1]
+    assert [item["item_id"] for item in decision["items"]] == [item.item_id for item in answer.items]
+    assert decision["arm_served"] == answer.experiment.arm_served
+    assert decision["adapter_id"] == answer.adapter
+    assert tuple(decision["details"]["prompt_ids"]) == rig.engine.prompts[0][1]
     await rig.service.recommender.recommend(request, request_id="r2", record=False)
-    assert rig.store.find_decision("r2") is None
+    assert find_decision(tmp_path / "events.db", "r2") is None
 
 
-async def test_past_the_deadline_generation_is_cancelled(rig: Rig) -> None:
+async def test_past_the_deadline_generation_is_cancelled(rig: Rig, tmp_path: Path) -> None:
     rig.engine.delay_s = 60
     with pytest.raises(DeadlineError, match="20 ms"):
         await rig.service.recommender.recommend(RecommendRequest(history=["i8"], timeout_ms=20), request_id="r")
     assert rig.engine.cancelled == 1
-    assert rig.store.find_decision("r") is None
+    assert find_decision(tmp_path / "events.db", "r") is None
 
 
 async def test_a_full_queue_refuses_at_once(rig: Rig) -> None:

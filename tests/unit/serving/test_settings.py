@@ -3,16 +3,30 @@
 import pytest
 
 from serving.errors import SettingsError
-from serving.settings import ServingSettings, describe_settings, read_settings
+from serving.settings import ServingSettings, read_settings
 
 
 def test_environment_and_overrides() -> None:
-    environ = {"SOFTREC_MAX_WAITING": "3", "SOFTREC_ARMS": "a, b", "SOFTREC_WEIGHTS": "0.25,0.75", "SOFTREC_X": "1"}
+    environ = {"SOFTREC_MAX_WAITING": "3", "SOFTREC_ARMS": "a, b", "SOFTREC_WEIGHTS": "0.25,0.75", "OTHER_X": "1"}
     settings = read_settings(environ, max_waiting=None, timeout_ms=7)
     assert (settings.max_waiting, settings.timeout_ms) == (3, 7)
     assert (settings.arms, settings.weights) == (("a", "b"), (0.25, 0.75))
     assert read_settings({}) == ServingSettings()
-    assert read_settings({"SOFTREC_EXPERIMENT": ""}).experiment == "sft-vs-soft"  # an empty variable is an unset one
+
+
+def test_an_empty_variable_is_an_unset_one_but_an_empty_experiment_is_none() -> None:
+    assert read_settings({"SOFTREC_ARMS": "", "SOFTREC_MAX_RUNNING": ""}).arms == ("sft", "soft")
+    assert read_settings({}).experiment == "sft-vs-soft"
+    assert read_settings({"SOFTREC_EXPERIMENT": ""}).experiment == ""
+
+
+def test_an_unknown_variable_is_refused_with_a_guess() -> None:
+    with pytest.raises(
+        SettingsError, match=r"SOFTREC_MAX_WAITNG is not a setting \(did you mean SOFTREC_MAX_WAITING\?\)"
+    ):
+        read_settings({"SOFTREC_MAX_WAITNG": "3", "SOFTREC_Q": ""})
+    with pytest.raises(SettingsError, match=r"SOFTREC_Q is not a setting; see"):
+        read_settings({"SOFTREC_Q": ""})
 
 
 def test_the_platforms_own_variables_stand_in() -> None:
@@ -28,6 +42,4 @@ def test_bad_values_are_named_together() -> None:
 
 
 def test_every_setting_is_described() -> None:
-    described = describe_settings()
-    assert len(described) == len(ServingSettings.model_fields)
-    assert all(variable.startswith("SOFTREC_") and len(text) > 10 for variable, _, text in described)
+    assert all(len(field.description or "") > 10 for field in ServingSettings.model_fields.values())

@@ -168,10 +168,11 @@ def test_write_then_load_is_identity(
 
 def test_a_log_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     path = tmp_path / "interactions.parquet"
-    with pytest.raises(MissingArtifactError, match="softrec init"):
+    with pytest.raises(MissingArtifactError, match=r"init \S+ --items items.csv --interactions interactions.csv`"):
         load_interactions(path, CATALOG)
     path.write_bytes(b"PAR1 and then nothing")
-    with pytest.raises(CorruptArtifactError, match="unreadable interactions"):
+    (tmp_path / "softrec.toml").touch()
+    with pytest.raises(CorruptArtifactError, match=r"unreadable interactions.*interactions.csv --force`"):
         load_interactions(path, CATALOG)
     log, _ = read_text(tmp_path, "u,a,1,", "u,d,2,")
     write_interactions(path, log)
@@ -184,11 +185,17 @@ def test_a_log_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     [
         (["u,a,1,", "u,b,2,", "v,a,1,"], True),
         (["u,b,2,", "u,a,1,"], True),
-        (["u,a,1,", "u,b,3,"], False),
-        (["u,a,0,", "u,b,1,"], False),
+        (["u,a,1,", "u,b,3,"], True),
+        (["u,a,1,", "u,zzz,2,", "u,b,3,", "v,a,1,"], True),
+        (["u,a,0,", "u,b,1,", "v,a,0,"], True),
         (["u,a,1,", "u,b,1,"], False),
+        (["u,a,1,", "u,b,86399,"], True),
+        (["u,a,1,", "u,b,86400,"], False),
         (["u,a,881250949,", "v,b,881250949,"], False),
+        (["u,a,881250949,", "u,b,881250950,", "v,b,881250951,"], False),
+        (["u,a,881250949,"], False),
+        (["u,a,2025-01-03T10:00:00Z,", "u,b,2025-01-03T11:00:00Z,"], False),
     ],
 )
-def test_a_log_that_only_counts_is_recognised(tmp_path: Path, rows: list[str], expected: bool) -> None:
+def test_a_log_that_only_numbers_rows_is_recognised(tmp_path: Path, rows: list[str], expected: bool) -> None:
     assert has_only_order(read_text(tmp_path, *rows)[0]) is expected

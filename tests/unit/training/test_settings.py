@@ -25,7 +25,6 @@ def test_assignments_keep_the_presets_types():
         ("micro_batch_size=5", "batch_size 32 is no multiple of micro_batch_size 5"),
         ("min_history=11", "min_history 11 exceeds max_history 10"),
         ("precision=fp16", "precision must be one of fp32, bf16"),
-        ("decoding=magic", "decoding must be one of greedy, beam"),
         ("preset=paper", "unknown setting 'preset'"),
     ],
 )
@@ -44,5 +43,6 @@ def test_the_papers_preset_is_the_papers():
     paper = PRESETS["paper"]
     assert (paper.lora_rank, paper.lora_alpha, paper.lora_dropout, paper.lora_modules) == (8, 16, 0.05, "q_proj,v_proj")
     assert (paper.learning_rate, paper.warmup_steps, paper.batch_size) == (1e-4, 20, 256)
+    assert (paper.max_history, paper.min_history) == (10, 10)
     assert (paper.max_epochs, paper.patience, paper.beams, paper.distance_samples) == (7, 2, 4, 256)
     assert (paper.train_windows, paper.validation_windows, paper.test_windows) == (4096, 512, 1000)

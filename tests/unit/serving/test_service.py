@@ -1,0 +1,102 @@
+"""Opening a workspace: what does not belong together is refused by name, and what is sold out stays at home."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from index.artifact import write_artifact
+from index.catalog import Catalog, write_catalog
+from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError
+from index.workspace import Workspace
+from serving.embedded_redis import EmbeddedRedis
+from serving.errors import SettingsError
+from serving.schema import RecommendRequest, RecommendResponse
+from serving.service import open_service
+from serving.settings import ServingSettings
+from tests.fake_engine import FakeEngine
+from tests.tiny_shop import ITEMS, make_tiny_shop
+from tests.unit.serving.conftest import LetterEncoder
+from training.adapter import ADAPTER_KIND, Adapter, read_adapter, write_adapter_files
+from training.base_model import BaseModel
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.setattr("serving.service.open_encoder", lambda name, *, base_dir: LetterEncoder())
+    return make_tiny_shop(tmp_path / "shop", LetterEncoder())
+
+
+async def open_fake(base: BaseModel, adapters: Sequence[Adapter], _: ServingSettings) -> FakeEngine:
+    ids = base.renderer(adapters[0].facts.template).completion_ids("Zork")
+    return FakeEngine({adapter.adapter_id: lambda prompt: ids for adapter in adapters})
+
+
+async def answer(shop: Workspace, settings: ServingSettings | None = None, **request: object) -> RecommendResponse:
+    async with open_service(shop, settings or ServingSettings(), open_engine=open_fake) as service:
+        asked = RecommendRequest.model_validate(request)
+        return await service.recommender.recommend(asked, request_id="r", record=False)
+
+
+async def test_an_item_made_unavailable_is_not_served_after_a_restart(shop: Workspace) -> None:
+    assert (await answer(shop, history=["i8"], k=1)).items[0].item_id == "i7"
+    sold_out = [replace(item, available=item.item_id != "i7") for item in ITEMS]
+    write_catalog(shop.catalog_path, Catalog.from_items(sold_out))
+    assert "i7" not in {item.item_id for item in (await answer(shop, history=["i8"], k=8)).items}
+
+
+async def test_an_index_of_another_catalog_is_refused(shop: Workspace) -> None:
+    write_catalog(shop.catalog_path, Catalog.from_items(ITEMS[:-1]))
+    with pytest.raises(MismatchError, match=r"catalog: expected .* again with `softrec index \S+/shop`"):
+        await answer(shop, history=["i1"])
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+
+
+def _scribble(path: Path) -> None:
+    path.write_bytes(b"PAR1 no PAR1")
+
+
+def _other_columns(path: Path) -> None:
+    path.write_bytes((path.parent / "catalog.parquet").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [(_remove, MissingArtifactError), (_scribble, CorruptArtifactError), (_other_columns, CorruptArtifactError)],
+)
+async def test_a_missing_or_damaged_log_names_the_command(
+    shop: Workspace, damage: Callable[[Path], None], error: type[Exception]
+) -> None:
+    damage(shop.interactions_path)
+    with pytest.raises(error, match=r"with `softrec init \S+/shop`"):
+        await answer(shop, history=["i1"])
+
+
+async def test_an_adapter_of_another_tokenizer_is_refused(shop: Workspace) -> None:
+    soft = read_adapter(shop.adapter_dir("soft"))
+    with write_artifact(shop.adapter_dir("soft"), kind=ADAPTER_KIND) as draft:
+        write_adapter_files(draft, replace(soft.facts, tokenizer_digest="0" * 64), soft.golden)
+    with pytest.raises(MismatchError, match=r"digest of its tokenizer: .* found 000000000000"):
+        await answer(shop, history=["i1"])
+
+
+async def test_only_arms_that_somebody_chose_must_be_served(shop: Workspace) -> None:
+    soft = await answer(shop, ServingSettings(adapters=("soft",)), user_id="ann")
+    assert (soft.experiment.id, soft.experiment.reason) == (None, "no_experiment")
+    with pytest.raises(SettingsError, match="arm sft is not served; served: soft"):
+        await answer(shop, ServingSettings(adapters=("soft",), arms=("sft", "soft")), user_id="ann")
+
+
+async def test_a_store_that_begins_anew_finds_no_old_history_in_redis(
+    shop: Workspace, redis_server: EmbeddedRedis
+) -> None:
+    settings = ServingSettings(redis_url=redis_server.url)
+    sources = [(await answer(shop, settings, user_id="ann")).history.source for _ in range(2)]
+    for path in shop.root.glob("events.db*"):
+        path.unlink()
+    sources.append((await answer(shop, settings, user_id="ann")).history.source)
+    assert sources == ["store", "cache", "store"]
