@@ -8,6 +8,7 @@
 FROM python:3.11-slim-bookworm AS runtime
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 ENV PYTHONUNBUFFERED=1 \
+    HF_HOME=/models \
     PYTHONDONTWRITEBYTECODE=1 \
     PATH=/opt/softrec/bin:$PATH
 # libgomp: OpenMP of torch and faiss. gcc is for the GPU image, where Triton builds small launchers as the engine starts
@@ -17,7 +18,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && python -m venv /opt/softrec \
     && useradd --no-log-init --uid 10001 --create-home --shell /usr/sbin/nologin softrec \
-    && install --directory --owner softrec --group softrec /shop /home/softrec/.cache/huggingface
+    && install --directory --owner softrec --group softrec /shop /models
 EXPOSE 8000
 VOLUME ["/shop"]
 STOPSIGNAL SIGTERM

@@ -39,23 +39,11 @@ class TinyModel:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
+
+    from tests.random_llama import random_llama
 
     root = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.2,
-        bos_token_id=1,
-        eos_token_id=END,
-        pad_token_id=0,
-    )
     ids = torch.tensor([[*PROMPT, *COMPLETION]])
 
     def measure(model: torch.nn.Module) -> tuple[float, int]:
@@ -67,7 +55,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
             int(scores[len(PROMPT) - 1].argmax()),
         )
 
-    base = LlamaForCausalLM(config).eval()
+    base = random_llama(
+        VOCABULARY,
+        hidden_size=64,
+        intermediate_size=128,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+        eos_token_id=END,
+    )
     base.save_pretrained(root / "base")
     measured: dict[str | None, tuple[float, int]] = {None: measure(base)}
     linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from index.encoder import open_encoder
 from index.errors import SoftrecError
 from index.last_token_encoder import LastTokenEncoder
+from tests.random_llama import random_llama
 
 BEGIN = 1
 LETTERS = {letter: 2 + place for place, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
@@ -16,18 +17,9 @@ LETTERS = {letter: 2 + place for place, letter in enumerate("abcdefghijklmnopqrs
 
 def write_base(folder: Path, *, seed: int = 0, begin: int | None = BEGIN) -> Path:
     """A real, tiny Llama whose tokens are single letters."""
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=32,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=24,
-        bos_token_id=begin,
-        eos_token_id=None,
+    random_llama(32, seed=seed, max_position_embeddings=24, bos_token_id=begin, eos_token_id=None).save_pretrained(
+        folder
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel({"?": 0, **LETTERS}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -55,11 +47,11 @@ def test_order_and_batch_do_not_matter(base_dir: Path) -> None:
     encoder = LastTokenEncoder(base_dir)
     titles = ["ab" * (number % 7) + "c" for number in range(70)]
     together = encoder.encode(titles)
-    assert together.shape == (70, 16)
+    assert together.shape == (70, 32)
     assert together.dtype == np.float32
     np.testing.assert_allclose(together[::-1], encoder.encode(titles[::-1]), rtol=0, atol=1e-5)
     np.testing.assert_allclose(together[3], encoder.encode([titles[3]])[0], rtol=0, atol=1e-5)
-    assert encoder.encode([]).shape == (0, 16)
+    assert encoder.encode([]).shape == (0, 32)
 
 
 def test_titles_longer_than_the_model_are_cut_at_their_end(base_dir: Path) -> None:

@@ -7,28 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import GenerationConfig
 
+from tests.random_llama import random_llama
 from training.beam import generate
 
 END = 1
 
 
-def random_llama(vocabulary: int, seed: int) -> Any:
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.4,  # peaked enough that beams differ and titles end
-        bos_token_id=None,
-        eos_token_id=END,
-    )
-    return LlamaForCausalLM(config).eval()
+def ending_llama(vocabulary: int, seed: int) -> Any:
+    """A random model for which END is a token like any other, so some titles end and some do not."""
+    return random_llama(vocabulary, seed=seed, bos_token_id=None, eos_token_id=END)
 
 
 def log_prob(model: Any, prompt: list[int], ids: tuple[int, ...]) -> float:
@@ -42,7 +31,7 @@ def log_prob(model: Any, prompt: list[int], ids: tuple[int, ...]) -> float:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_agrees_with_transformers(beams, length_penalty, seed):
     """Finished titles are those of `model.generate`, for prompts of different lengths in one batch."""
-    model = random_llama(8, seed)
+    model = ending_llama(8, seed)
     draw = torch.Generator().manual_seed(seed)
     lengths = (3, 9, 5, 9, 14, 1, 7, 2, 6, 11)
     prompts = [torch.randint(2, 8, (length,), generator=draw).tolist() for length in lengths]
@@ -77,7 +66,7 @@ def test_agrees_with_transformers(beams, length_penalty, seed):
 
 def test_enough_beams_find_the_most_probable_title():
     """Vocabulary 4, up to 3 tokens: 3 + 9 + 27 possible endings are few enough to try them all."""
-    model = random_llama(4, 3)
+    model = ending_llama(4, 3)
     prompt = [2, 3, 2]
     others = [token for token in range(4) if token != END]
     endings = [(*body, END) for length in range(3) for body in itertools.product(others, repeat=length)]
@@ -88,7 +77,7 @@ def test_enough_beams_find_the_most_probable_title():
 
 
 def test_batching_changes_nothing_and_progress_counts_every_prompt():
-    model = random_llama(30, 5)
+    model = ending_llama(30, 5)
     prompts = [list(range(2, 4 + at)) for at in range(9)]
     done: list[int] = []
     together = generate(model, prompts, beams=4, max_new_tokens=12, end_id=END, batch_size=9, advance=done.append)

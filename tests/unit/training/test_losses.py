@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.random_llama import random_llama
 from training.batches import Sample, collate, update_batches
 from training.language_model import completion_log_probs
 from training.losses import curriculum_loss, token_log_probs
@@ -27,18 +27,7 @@ pairs = st.lists(st.tuples(prompts, completions, completions), min_size=1, max_s
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    """A random double-precision Llama with grouped-query attention."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-    )
-    return LlamaForCausalLM(config).double().eval()
+    return random_llama(VOCABULARY, initializer_range=0.02).double()
 
 
 def plain_log_probs(model: Any, prompt: tuple[int, ...], completion: tuple[int, ...]) -> list[float]:
