@@ -12,7 +12,9 @@ from training.errors import TrainingError
 from training.evaluation import Evaluation
 from training.metrics import Interval, UserBootstrap, gains, hits
 
-COMPARED = (1, 5, 10, 20)
+# NDCG@1 is HR@1
+COMPARED = (*(("HR", k) for k in (1, 5, 10, 20)), *(("NDCG", k) for k in (5, 10, 20)))
+MEASURES = {"HR": hits, "NDCG": gains}
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,17 @@ def compare_evaluations(a: Evaluation, b: Evaluation) -> list[Comparison]:
         )
     bootstrap = UserBootstrap(a.users)
     comparisons = []
-    for name, measure in (("HR", hits), ("NDCG", gains)):
-        for k in COMPARED:
-            values_a, values_b = measure(a.positions, k), measure(b.positions, k)
-            difference = values_b - values_a
-            comparisons.append(
-                Comparison(
-                    metric=f"{name}@{k}",
-                    a=float(values_a.mean()),
-                    b=float(values_b.mean()),
-                    difference=bootstrap.interval(difference),
-                    wins=int((difference > 0).sum()),
-                    losses=int((difference < 0).sum()),
-                )
+    for name, k in COMPARED:
+        values_a, values_b = (MEASURES[name](evaluation.positions, k) for evaluation in (a, b))
+        difference = values_b - values_a
+        comparisons.append(
+            Comparison(
+                metric=f"{name}@{k}",
+                a=float(values_a.mean()),
+                b=float(values_b.mean()),
+                difference=bootstrap.interval(difference),
+                wins=int((difference > 0).sum()),
+                losses=int((difference < 0).sum()),
             )
+        )
     return comparisons

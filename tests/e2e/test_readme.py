@@ -59,15 +59,15 @@ def server(folder: Path, built: dict[str, str]) -> Iterator[str]:
     """The README's server, on its port."""
     (command,) = SERVE
     arguments = [str(Path(sys.executable).with_name("softrec")), *shlex.split(command)[1:]]
-    process = subprocess.Popen(arguments, cwd=folder, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    ready = process.stdout.readline()
-    try:
-        assert "http://127.0.0.1:8000" in ready, ready + process.stdout.read()
-        yield "http://127.0.0.1:8000"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
+    with subprocess.Popen(arguments, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        try:
+            assert "http://127.0.0.1:8000" in ready, ready
+            yield "http://127.0.0.1:8000"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0
 
 
 def test_the_readme_says_what_make_and_ci_run():

@@ -72,7 +72,7 @@ async def test_a_missing_or_damaged_log_names_the_command(
     shop: Workspace, damage: Callable[[Path], None], error: type[Exception]
 ) -> None:
     damage(shop.interactions_path)
-    with pytest.raises(error, match=r"with `softrec init \S+/shop`"):
+    with pytest.raises(error, match=r"with `softrec init \S+/shop --items"):
         await answer(shop, history=["i1"])
 
 
