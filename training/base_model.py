@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from index.artifact import MANIFEST, file_digest, read_manifest, text_digest
-from index.errors import MissingArtifactError, SoftrecError
+from index.errors import CorruptArtifactError, MissingArtifactError, SoftrecError
 from index.workspace import Workspace
 from training.prompt import PromptRenderer, PromptTemplate, TitleTokenizer
 
@@ -62,7 +62,12 @@ def locate_base(workspace: Workspace) -> BaseModel:
     """
     named = workspace.settings.base_model
     if not named:
-        manifest = read_manifest(workspace.base_dir, kind=BASE_KIND, command=f"softrec base {workspace.root}")
+        command = f"softrec base {workspace.root}"
+        manifest = read_manifest(workspace.base_dir, kind=BASE_KIND, command=command)
+        if "training_data" not in manifest.body:
+            raise CorruptArtifactError(
+                workspace.base_dir, "does not say what it was trained on", remedy=f"make it again with `{command}`"
+            )
         return BaseModel("stand-in", workspace.base_dir, manifest.digest, str(manifest.body["training_data"]))
     path = Path(named) if Path(named).is_dir() else _fetch(named)
     if not (path / "config.json").is_file():

@@ -44,11 +44,9 @@ class Dataset:
 
     def samples(self, windows: Sequence[Window], *completions: Sequence[str]) -> list[Sample]:
         """One sample per window, with one completion from each list of titles."""
-        columns = [[self.renderer.completion_ids(title) for title in titles] for titles in completions]
         return [
-            Sample(prompt, titles)
-            for prompt, *titles_ in zip(self.prompts(windows), *columns, strict=True)
-            for titles in [tuple(titles_)]
+            Sample(prompt, tuple(map(self.renderer.completion_ids, titles)))
+            for prompt, titles in zip(self.prompts(windows), zip(*completions, strict=True), strict=True)
         ]
 
 

@@ -95,29 +95,36 @@ def evaluate_adapters(
     """
     adapters = {name: read_adapter(workspace.adapter_dir(name)) for name in names if name != "base"}
     dataset = load_dataset(workspace, settings, progress)
+    for trained in adapters.values():
+        check_trained_on(trained, dataset)
     device = make_accelerator(settings).device
     windows = dataset.split.test
-    bootstrap = UserBootstrap([window.user_id for window in windows])
+    users = tuple(window.user_id for window in windows)
+    bootstrap = UserBootstrap(users)
     evaluations = [popularity_baseline(dataset.split, len(dataset.catalog), bootstrap)]
     for name in names:
+        adapter = adapters.get(name)
+        mode = decoding or (adapter.facts.decoding.mode if adapter else "greedy")
         model = load_base(dataset.base.path, precision=settings.precision, device=device)
-        mode: DecodingMode = decoding or "greedy"
-        if name in adapters:
-            adapter = adapters[name]
-            check_trained_on(adapter, dataset)
-            model = read_lora(model, adapter.path)
-            mode = decoding or adapter.facts.decoding.mode
+        model = read_lora(model, adapter.path) if adapter else model
         written = write_titles(
             model, dataset, windows, settings, decoding=mode, progress=progress, title=f"evaluate {name}"
         )
         verdict = judge([title for title, _ in written], [window.target for window in windows], grounder)
-        adapter_id = adapters[name].adapter_id if name in adapters else ""
-        metrics = metric_table(verdict.positions, bootstrap)
-        share = float(verdict.on_catalog.mean())
-        users = tuple(window.user_id for window in windows)
-        evaluations.append(Evaluation(name, adapter_id, mode, "l2", verdict.positions, metrics, users, share))
         _write_positions(
             workspace.reports_dir / f"positions-{name}.parquet", windows, verdict.positions, verdict.titles
+        )
+        evaluations.append(
+            Evaluation(
+                method=name,
+                adapter_id=adapter.adapter_id if adapter else "",
+                decoding=mode,
+                ranking="l2",
+                positions=verdict.positions,
+                metrics=metric_table(verdict.positions, bootstrap),
+                users=users,
+                on_catalog=float(verdict.on_catalog.mean()),
+            )
         )
     return evaluations
 
