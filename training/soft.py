@@ -29,6 +29,7 @@ from training.sft import sft_loss, validation_hr10
 from training.windows import Window
 
 DISTILLED, REAL = 0, 1  # completion slots of a sample
+STUCK = 0.95  # d_t / d_0 beyond which the curriculum does not move: one of the paper's failure signs
 
 
 def soft_loss(model: Any, batch: Batch, tokens: Sequence[int], *, tau: float) -> tuple[Tensor, dict[str, float]]:
@@ -84,6 +85,11 @@ def train_soft(
     def plan_epoch(epoch: int) -> Epoch:
         distance = initial_distance if epoch == 1 else probe.distance(model, progress)
         tau = curriculum_weight(distance, initial_distance, curriculum_alpha=settings.curriculum_alpha)
+        if epoch > 1 and distance > STUCK * initial_distance:
+            progress.note(
+                f"d_t is {distance / initial_distance:.2f} of d_0: it does not fall, so the true titles hardly count "
+                f"(tau {tau:.2f}); compare the adapter with sft before you serve it"
+            )
         figures = {"d_t": distance, "d_ratio": distance / initial_distance, "tau": tau}
         if tau == 1.0:  # the real titles weigh nothing: they are not computed
             return Epoch(only_distilled, sft_loss, figures)
