@@ -2,14 +2,15 @@
 
 A byte-level BPE tokenizer whose prompt pieces are single tokens, and a Llama of a few million parameters. It reads
 title/category lines, so that it can spell the catalog, and time-ordered training histories as plain lists in the
-prompt's own punctuation, so that it knows what follows what. Only the training part of the split is read.
+prompt's own punctuation, so that it knows what follows what; a few also as prompts with answers, so that the prompt's own
+tokens mean something. Only the training part of the split is read.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class StandInSettings:
             base
             trained with 4096 reached HR@1 0.02 and HR@10 0.14, with 1024 it reached 0.20 and 0.27.
         line_tokens: longest line; longer histories are cut into several.
+        prompt_every: one in so many of these is also read as a prompt with its answer.
         passes: over the histories; `max_tokens` may end it sooner.
         max_tokens: most tokens read in all.
     """
@@ -56,6 +58,7 @@ class StandInSettings:
     learning_rate: float = 4e-3
     batch_tokens: int = 1024
     line_tokens: int = 192
+    prompt_every: int = 4
     passes: float = 6.0
     max_tokens: int = 3_000_000
     seed: int = 0
@@ -119,7 +122,7 @@ def train_tokenizer(catalog: Catalog, template: PromptTemplate, vocabulary: int)
 def training_lines(
     catalog: Catalog, split: DataSplit, renderer: PromptRenderer, stand_in: StandInSettings
 ) -> list[list[int]]:
-    """Token ids of every line: histories as lists of titles, and each title with its category.
+    """Token ids of every line: histories as plain lists, some also as prompts with answers; titles with categories.
 
     begin title separator title separator ... title end, cut where `line_tokens` is reached; the separator is the
     prompt's.
@@ -127,19 +130,36 @@ def training_lines(
     tokenizer = renderer.tokenizer
     start, separator, end = list(tokenizer.start_ids), tokenizer.piece_ids(renderer.template.separator), renderer.end_id
     titles = [renderer.title_ids(title) for title in catalog.titles]
+    chunks = [chunk for history in split.histories for chunk in _chunks(history, titles, stand_in.line_tokens)]
     lines = []
-    for history in split.histories:
+    for chunk in chunks:
         line = list(start)
-        for row in history:
-            if len(line) > len(start) and len(line) + len(titles[row]) >= stand_in.line_tokens:
-                lines.append(line)
-                line = list(start)
+        for row in chunk:
             line.extend([*titles[row], *separator])
         lines.append([*line[: -len(separator)], end])
+    # LoRA leaves embeddings alone: the prompt's own tokens have to be learned here, or an adapter cannot write them
+    for chunk in chunks[:: stand_in.prompt_every]:
+        *history, target = (catalog.titles[row] for row in chunk)
+        if history:
+            lines.append([*renderer.render(history).ids, *renderer.completion_ids(target)])
     for row, title in enumerate(titles):
         category = tokenizer.title_ids(catalog.category_of(row))
         lines.append([*start, *title, *separator, *category, end])
     return lines
+
+
+def _chunks(history: Sequence[int], titles: Sequence[tuple[int, ...]], line_tokens: int) -> Iterator[tuple[int, ...]]:
+    """Cut a history into runs of rows that take fewer than `line_tokens` tokens; a longer title stands alone."""
+    chunk: list[int] = []
+    room = line_tokens
+    for row in history:
+        if chunk and len(titles[row]) >= room:
+            yield tuple(chunk)
+            chunk, room = [], line_tokens
+        chunk.append(row)
+        room -= len(titles[row]) + 1
+    if chunk:
+        yield tuple(chunk)
 
 
 def _id_of(tokenizer: Tokenizer, token: str) -> int:

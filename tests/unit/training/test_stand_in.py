@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 
 from index.workspace import Workspace
@@ -31,17 +29,27 @@ def test_every_title_reads_back(parts):
 
 
 def test_the_lines_hold_the_training_histories_and_nothing_later(parts):
-    """Every title occurs once with its category, and as often again as the training histories hold it."""
+    """Plain lists hold each history whole, in order; prompts are cut from them; every title has one line of its own."""
     catalog, split, renderer, lines = parts
-    separator = renderer.template.separator
-    written: Counter[str] = Counter()
-    for line in lines[: len(lines) - len(catalog)]:
-        text = renderer.tokenizer.text(line[1:]).removesuffix("<|end|>").removesuffix(separator)
-        written.update(text.split(separator))
-    expected = Counter(catalog.titles[row] for history in split.histories for row in history)
-    assert written == expected
-    about_titles = [renderer.tokenizer.text(line[1:-1]) for line in lines[len(lines) - len(catalog) :]]
-    assert about_titles == [f"{title}{separator}{catalog.category_of(r)}" for r, title in enumerate(catalog.titles)]
+    text, template = renderer.tokenizer.text, renderer.template
+    about_titles = [text(line[1:-1]) for line in lines[len(lines) - len(catalog) :]]
+    assert about_titles == [
+        f"{title}{template.separator}{catalog.category_of(row)}" for row, title in enumerate(catalog.titles)
+    ]
+    histories = [text(line[1:-1]) for line in lines[: len(lines) - len(catalog)]]
+    plain = [line for line in histories if not line.startswith(template.head)]
+    prompts = [line for line in histories if line.startswith(template.head)]
+    expected = [template.separator.join(catalog.titles[row] for row in history) for history in split.histories]
+    remaining = iter(plain)
+    for history in expected:
+        joined = next(remaining)
+        while joined != history:
+            joined += template.separator + next(remaining)
+    assert next(remaining, None) is None
+    assert len(prompts) == pytest.approx(len(plain) / STAND_IN.prompt_every, abs=len(plain) / 20)
+    for prompt in prompts:
+        read, answer = prompt.removeprefix(template.head).split(template.tail)
+        assert any(read + template.separator + answer.removesuffix(template.close) in history for history in expected)
 
 
 def test_lines_are_cut_and_batches_filled_as_told(parts):
