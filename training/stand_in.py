@@ -2,8 +2,8 @@
 
 A byte-level BPE tokenizer whose prompt pieces are single tokens, and a Llama of a few million parameters. It reads
 title/category lines, so that it can spell the catalog, and time-ordered training histories as plain lists in the
-prompt's own punctuation, so that it knows what follows what; a few also as prompts with answers, so that the prompt's own
-tokens mean something. Only the training part of the split is read.
+prompt's own punctuation, so that it knows what follows what; a few also as prompts with answers, so that the
+prompt's own tokens mean something. Only the training part of the split is read.
 """
 
 from __future__ import annotations
