@@ -153,7 +153,7 @@ def grounded_items(ranking: Ranking, candidates: Candidates, k: int) -> list[Rec
                     item_id=item.item_id,
                     title=item.title,
                     rank=len(items) + 1,
-                    score=-distance,
+                    score=0.0 - distance,  # not -distance: an exact match has 0, not -0
                     score_type=ScoreType.NEGATIVE_L2_DISTANCE,
                     source=Source.GENERATED,
                     grounding=grounding,
