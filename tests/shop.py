@@ -20,7 +20,16 @@ from training.stand_in import StandInSettings, train_stand_in
 
 # small enough for a test, large enough to learn something
 SETTINGS: TrainSettings = replace(
-    PRESETS["tiny"], train_windows=160, validation_windows=24, test_windows=40, max_epochs=2, distance_samples=16
+    PRESETS["tiny"],
+    train_windows=160,
+    validation_windows=24,
+    test_windows=40,
+    max_epochs=2,
+    batch_size=8,
+    micro_batch_size=8,
+    warmup_steps=2,
+    learning_rate=1e-2,
+    distance_samples=16,
 )
 STAND_IN = StandInSettings(vocabulary=1024, hidden=64, layers=2, heads=2, max_tokens=100_000)
 
