@@ -47,8 +47,8 @@ class StandInSettings:
             trained with 4096 reached HR@1 0.02 and HR@10 0.14, with 1024 it reached 0.20 and 0.27.
         line_tokens: longest line; longer histories are cut into several.
         prompt_every: one in so many of these is also read as a prompt with its answer.
-        passes: over the histories; `max_tokens` may end it sooner.
-        max_tokens: most tokens read in all.
+        passes: over the histories, but at least `min_tokens` and at most `max_tokens` are read in all. With a fifth of
+            `min_tokens` a shop of 80 users got a base on which every adapter wrote empty titles.
     """
 
     vocabulary: int = 4096
@@ -60,6 +60,7 @@ class StandInSettings:
     line_tokens: int = 192
     prompt_every: int = 4
     passes: float = 6.0
+    min_tokens: int = 400_000
     max_tokens: int = 3_000_000
     seed: int = 0
 
@@ -247,7 +248,7 @@ def _plan(lines: Sequence[list[int]], stand_in: StandInSettings) -> list[list[in
     """Batches of about `batch_tokens` tokens, lines of like length together, for all passes; shuffled."""
     draw = np.random.default_rng(stand_in.seed)
     total = sum(map(len, lines))
-    budget = min(stand_in.passes * total, stand_in.max_tokens)
+    budget = min(max(stand_in.passes * total, stand_in.min_tokens), stand_in.max_tokens)
     batches: list[list[int]] = []
     planned = 0
     while planned < budget:
