@@ -1,7 +1,7 @@
 """The `softrec` command: one function per verb, which names its options and calls `clients.commands`, no more.
 
 Nothing heavy is imported before a verb is chosen. Our own errors, and the system's about files, print one line to
-standard error and exit with 2; anything else is a bug and keeps its traceback.
+standard error and exit with 2 (a signal: 128 + its number); anything else is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from clients.address import DEFAULT_URL, HOST, PORT
 from index.errors import SoftrecError
 from training.adapter import DecodingMode
+from training.errors import StoppedError
 
 
 class _OneLineErrors(TyperGroup):
@@ -26,15 +27,17 @@ class _OneLineErrors(TyperGroup):
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars are ours; this silences transformers' as well
         try:
             return super().main(*args, **kwargs)
+        except StoppedError as error:
+            _exit_with(str(error), code=error.exit_code)
         except SoftrecError as error:
             _exit_with(str(error))
         except OSError as error:  # an unwritable folder, a full disk, no network: nothing that a traceback explains
             _exit_with(_describe(error))
 
 
-def _exit_with(message: str) -> NoReturn:
+def _exit_with(message: str, *, code: int = 2) -> NoReturn:
     typer.echo(f"softrec: {' '.join(message.splitlines())}", err=True)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def _describe(error: OSError) -> str:

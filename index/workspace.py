@@ -101,6 +101,10 @@ class Workspace:
     def adapter_dir(self, name: str) -> Path:
         return self.adapters_dir / name
 
+    def run_dir(self, name: str) -> Path:
+        """Where an unfinished run of that adapter keeps its checkpoint and its log."""
+        return self.root / "runs" / name
+
     @property
     def distilled_path(self) -> Path:
         return self.root / "distilled.parquet"

@@ -3,7 +3,7 @@
     adapters/soft/
       adapter_config.json, adapter_model.safetensors   plain PEFT; `vllm serve --lora-modules` loads the folder too
       golden.json                                      prompts with log-probabilities: the server's proof of effect
-      history.jsonl                                    one line of figures per epoch
+      history.jsonl, metrics.jsonl                     one line of figures per epoch; and per update
       README.md                                        the model card
       manifest.json                                    written last: method, base, prompt, catalog, settings, metrics
 

@@ -10,7 +10,7 @@ gives what one forward per completion would, and the prompt is computed once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,19 @@ class Sample:
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + sum(map(len, self.completions))
+
+
+@dataclass(frozen=True)
+class UpdateSize:
+    """How much an update learns from, over all its micro-batches and processes.
+
+    Attributes:
+        titles: samples.
+        tokens: completion tokens of each slot.
+    """
+
+    titles: int
+    tokens: Mapping[int, int]
 
 
 @dataclass(frozen=True)
@@ -57,10 +70,19 @@ class Batch:
         return Batch(**moved)  # type: ignore[arg-type]
 
 
-def collate(samples: Sequence[Sample], *, pad_id: int) -> Batch:
-    """Lay samples out as one batch. The order of rows is the order of samples."""
-    width = max(map(len, samples))
-    several = max(len(sample.completions) for sample in samples) > 1
+def collate(samples: Sequence[Sample], *, pad_id: int, slots: Sequence[int] | None = None) -> Batch:
+    """Lay samples out as one batch. The order of rows is the order of samples.
+
+    Args:
+        pad_id: fills the rows; any token will do, none looks at it.
+        slots: the completions to lay out; the others are left away. None: all.
+    """
+    chosen = [_chosen(sample, slots) for sample in samples]
+    width = max(
+        len(sample.prompt_ids) + sum(len(completion) for _, completion in completions)
+        for sample, completions in zip(samples, chosen, strict=True)
+    )
+    several = max(map(len, chosen)) > 1
     input_ids = np.full((len(samples), width), pad_id, dtype=np.int64)
     positions = np.zeros((len(samples), width), dtype=np.int64)
     # segment 0 is the prompt, 1.. the completions, -1 padding
@@ -69,12 +91,12 @@ def collate(samples: Sequence[Sample], *, pad_id: int) -> Batch:
     labels: list[int] = []
     owner: list[int] = []
     slot: list[int] = []
-    for row, sample in enumerate(samples):
+    for row, (sample, completions) in enumerate(zip(samples, chosen, strict=True)):
         end = len(sample.prompt_ids)
         input_ids[row, :end] = sample.prompt_ids
         positions[row, :end] = np.arange(end)
         segments[row, :end] = 0
-        for number, completion in enumerate(sample.completions):
+        for number, completion in completions:
             begin, end = end, end + len(completion)
             input_ids[row, begin:end] = completion
             positions[row, begin:end] = len(sample.prompt_ids) + np.arange(len(completion))
@@ -93,6 +115,10 @@ def collate(samples: Sequence[Sample], *, pad_id: int) -> Batch:
         owner=torch.tensor(owner, dtype=torch.int64),
         slot=torch.tensor(slot, dtype=torch.int64),
     )
+
+
+def _chosen(sample: Sample, slots: Sequence[int] | None) -> list[tuple[int, tuple[int, ...]]]:
+    return [(slot, ids) for slot, ids in enumerate(sample.completions) if slots is None or slot in slots]
 
 
 def _mask(segments: np.ndarray) -> Tensor:

@@ -1,8 +1,11 @@
-"""SOFT's self-adaptive scheduler: how much the distilled data still counts."""
+"""SOFT's scheduler: how much the distilled data still counts; and the fixed schedules to compare it with."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal
+
+Schedule = Literal["adaptive", "linear", "step", "distilled", "real"]
 
 
 def curriculum_weight(distance: float, initial_distance: float, *, curriculum_alpha: float) -> float:
@@ -34,3 +37,38 @@ def curriculum_weight(distance: float, initial_distance: float, *, curriculum_al
         )
     # min() inside exp(): the form as published overflows once d_t is a few times d_0
     return math.exp(min(curriculum_alpha * (distance / initial_distance - 1), 0.0))
+
+
+def fixed_weight(schedule: Schedule, epoch: int, max_epochs: int) -> float:
+    """Weight of the self-distilled loss under a schedule that does not look at d_t: controls and ablations.
+
+    | schedule    | weight                                                     |
+    |-------------|------------------------------------------------------------|
+    | "linear"    | 1 in the first epoch, 0 in the last, on a line between      |
+    | "step"      | 1 in the first half of the epochs, then 0                   |
+    | "distilled" | always 1: SOFT without its scheduler (the paper's w/o SA)   |
+    | "real"      | always 0: no self-distilled data, plain SFT (its w/o SD)    |
+
+    Args:
+        epoch: counted from 1.
+        max_epochs: of the run; early stopping may end it sooner.
+
+    Raises:
+        ValueError: the schedule is "adaptive", whose weight is `curriculum_weight`.
+
+    Example:
+        >>> [fixed_weight("linear", epoch, 3) for epoch in (1, 2, 3)]
+        [1.0, 0.5, 0.0]
+        >>> [fixed_weight("step", epoch, 3) for epoch in (1, 2, 3)]
+        [1.0, 1.0, 0.0]
+    """
+    match schedule:
+        case "linear":
+            return 1.0 - (epoch - 1) / max(max_epochs - 1, 1)
+        case "step":
+            return 1.0 if epoch <= math.ceil(max_epochs / 2) else 0.0
+        case "distilled":
+            return 1.0
+        case "real":
+            return 0.0
+    raise ValueError(f"{schedule} is not a fixed schedule")

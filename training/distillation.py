@@ -21,11 +21,12 @@ from index.errors import CorruptArtifactError, MissingArtifactError
 from index.workspace import Workspace
 from training.adapter import Adapter, read_adapter
 from training.dataset import Dataset, check_trained_on, load_dataset, windows_digest
-from training.fit import make_accelerator
-from training.judge import write_titles
+from training.errors import EmptyDataError
 from training.language_model import load_base, read_lora
+from training.processes import Processes
 from training.progress import Progress
 from training.settings import TrainSettings
+from training.title_writer import open_writer
 
 PROVENANCE = b"softrec"
 
@@ -41,27 +42,57 @@ class Distilled:
     titles: tuple[str, ...]
     provenance: dict[str, str]
 
+    @property
+    def teacher(self) -> str:
+        """Id of the adapter that wrote them."""
+        return self.provenance["teacher"]
 
-def distill(workspace: Workspace, settings: TrainSettings, progress: Progress, *, teacher: str = "sft") -> Distilled:
-    """Let the teacher adapter write a title for every training window; store and return them.
+
+def ensure_distilled(
+    workspace: Workspace, settings: TrainSettings, progress: Progress, *, teacher: str = "sft"
+) -> Distilled:
+    """Return the teacher's titles for the training windows: the stored ones if they fit, else made now and stored.
 
     Raises:
         MissingArtifactError: the teacher is not trained yet.
-        MismatchError: it belongs to another base or catalog.
+        MismatchError: it belongs to another base, prompt, catalog or split.
+        EmptyDataError: it wrote nothing.
     """
     adapter = read_adapter(workspace.adapter_dir(teacher))
     dataset = load_dataset(workspace, settings, progress)
     check_trained_on(adapter, dataset)
-    accelerator = make_accelerator(settings)
-    base = load_base(dataset.base.path, precision=settings.precision, device=accelerator.device)
+    provenance = _provenance(adapter, dataset, settings)
+    try:
+        stored = read_distilled(workspace.distilled_path)
+        if stored.provenance == provenance:
+            return stored
+        changed = [name for name, value in provenance.items() if stored.provenance.get(name) != value]
+        progress.note(f"the distilled titles were made with another {', '.join(changed)}: distilling anew")
+    except MissingArtifactError:
+        progress.note(f"no distilled titles of {adapter.adapter_id} yet: distilling")
+    return _distill(workspace, adapter, dataset, settings, progress)
+
+
+def _distill(
+    workspace: Workspace, adapter: Adapter, dataset: Dataset, settings: TrainSettings, progress: Progress
+) -> Distilled:
+    processes = Processes()
+    base = load_base(dataset.base.path, precision=settings.precision, device=processes.device)
     model = read_lora(base, adapter.path)
     windows = dataset.split.train
-    written = write_titles(model, dataset, windows, settings, decoding="beam", progress=progress, title="distil")
+    with open_writer(dataset, settings, processes, progress) as writer:
+        written = writer.write(model, windows, decoding="beam", step="distil")
+    titles = tuple(title for title, _ in written)
+    if not any(titles):
+        raise EmptyDataError(
+            f"{adapter.adapter_id} wrote an empty title for each of the {len(titles)} training windows",
+            remedy=f"train it longer: softrec train {adapter.name} {workspace.root} --set max_epochs=N",
+        )
     table = pa.table(
         {
             "user_id": [window.user_id for window in windows],
             "target": dataset.titles(windows),
-            "title": [title for title, _ in written],
+            "title": titles,
             "log_prob": [generation.log_prob for _, generation in written],
             "is_finished": [generation.is_finished for _, generation in written],
         }
@@ -69,19 +100,8 @@ def distill(workspace: Workspace, settings: TrainSettings, progress: Progress, *
     provenance = _provenance(adapter, dataset, settings)
     buffer = BytesIO()
     pq.write_table(table.replace_schema_metadata({PROVENANCE: json.dumps(provenance)}), buffer)
-    write_file(workspace.distilled_path, buffer.getvalue())
-    return Distilled(tuple(title for title, _ in written), provenance)
-
-
-def find_distilled(
-    workspace: Workspace, adapter: Adapter, dataset: Dataset, settings: TrainSettings
-) -> Distilled | None:
-    """Read the stored titles if they were made from just these windows by just this adapter; else None."""
-    try:
-        stored = read_distilled(workspace.distilled_path)
-    except MissingArtifactError:
-        return None
-    return stored if stored.provenance == _provenance(adapter, dataset, settings) else None
+    processes.on_main(lambda: write_file(workspace.distilled_path, buffer.getvalue()))
+    return Distilled(titles, provenance)
 
 
 def read_distilled(path: Path) -> Distilled:
@@ -126,4 +146,5 @@ def _provenance(adapter: Adapter, dataset: Dataset, settings: TrainSettings) -> 
         "windows": windows_digest(dataset.split.train),
         "beams": str(settings.beams),
         "length_penalty": str(settings.length_penalty),
+        "generator": settings.generator,
     }

@@ -4,10 +4,13 @@ SoftrecError
 └── TrainingError
     ├── SettingError           a setting that does not exist or a value it cannot take
     ├── EmptyDataError         nothing to learn from or to measure on
-    └── DivergedError          a loss that is not a number; nothing is published
+    ├── DivergedError          a loss that is not a number; nothing is published
+    └── StoppedError           SIGTERM or SIGINT; what was done is saved
 """
 
 from __future__ import annotations
+
+from signal import Signals
 
 from index.errors import SoftrecError
 
@@ -26,3 +29,20 @@ class EmptyDataError(TrainingError):
 
 class DivergedError(TrainingError):
     """The loss is NaN or infinite, or an adapter learned nothing."""
+
+
+class StoppedError(TrainingError):
+    """A signal ended the run; the same command goes on from its checkpoint.
+
+    Attributes:
+        signal: which.
+        exit_code: what a process that this signal ended exits with: 128 + its number.
+    """
+
+    def __init__(self, signal: Signals) -> None:
+        super().__init__(f"stopped by {signal.name}; the run is saved", remedy="the same command goes on from there")
+        self.signal = signal
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self.signal

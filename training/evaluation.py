@@ -19,12 +19,13 @@ from index.popularity import popularity_order
 from index.workspace import Workspace
 from training.adapter import DecodingMode, read_adapter
 from training.dataset import check_trained_on, load_dataset
-from training.fit import make_accelerator
-from training.judge import find_position, judge, write_titles
+from training.judge import find_position, judge
 from training.language_model import load_base, read_lora
 from training.metrics import Interval, UserBootstrap, metric_table
+from training.processes import Processes
 from training.progress import Progress
 from training.settings import TrainSettings
+from training.title_writer import TitleWriter
 from training.windows import DataSplit, Window, count_rows
 
 POPULARITY = "popularity"
@@ -97,7 +98,8 @@ def evaluate_adapters(
     dataset = load_dataset(workspace, settings, progress)
     for trained in adapters.values():
         check_trained_on(trained, dataset)
-    device = make_accelerator(settings).device
+    processes = Processes()
+    writer = TitleWriter(dataset, settings, processes, progress)
     windows = dataset.split.test
     users = tuple(window.user_id for window in windows)
     bootstrap = UserBootstrap(users)
@@ -105,11 +107,9 @@ def evaluate_adapters(
     for name in names:
         adapter = adapters.get(name)
         mode = decoding or (adapter.facts.decoding.mode if adapter else "greedy")
-        model = load_base(dataset.base.path, precision=settings.precision, device=device)
+        model = load_base(dataset.base.path, precision=settings.precision, device=processes.device)
         model = read_lora(model, adapter.path) if adapter else model
-        written = write_titles(
-            model, dataset, windows, settings, decoding=mode, progress=progress, title=f"evaluate {name}"
-        )
+        written = writer.write(model, windows, decoding=mode, step=f"evaluate {name}")
         verdict = judge([title for title, _ in written], [window.target for window in windows], grounder)
         _write_positions(
             workspace.reports_dir / f"positions-{name}.parquet", windows, verdict.positions, verdict.titles

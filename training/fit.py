@@ -1,50 +1,77 @@
 """The training loop: our own small one on accelerate.
 
-A recipe hands it samples and a loss; between epochs it asks the recipe what to train on next, and after each how good
-the model is. It keeps the best epoch, not the last.
+A recipe hands it samples; before every update the loop asks the recipe what to learn from them, after every epoch how
+good the model is. It keeps the best epoch, not the last.
+
+Nothing depends on where a run was cut. The order of an epoch depends on (seed, epoch) alone, dropout in an update on
+(seed, update, process), the learning rate on the update; all the rest (weights, optimizer, figures of the epoch so
+far, best epoch, the recipe's own state) is in the checkpoint. So a run that was killed and started again gives the
+numbers of an unbroken one, to the last bit on one kind of CPU with one number of threads.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
-from accelerate import Accelerator
 from torch import Tensor
 
-from training.batches import Batch, Sample, collate, update_batches
-from training.errors import DivergedError, TrainingError
+from training.batches import Sample, update_batches
+from training.errors import DivergedError
+from training.interruption import Interruption, catch_signals
+from training.processes import Processes
 from training.progress import Advance, Progress
+from training.run_folder import RunFolder
 from training.settings import TrainSettings
-
-
-class Loss(Protocol):
-    """A batch's share of an update's loss."""
-
-    def __call__(self, model: Any, batch: Batch, tokens: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
-        """Compute the loss of one micro-batch.
-
-        Args:
-            tokens: completion tokens per slot in the whole update; dividing by them makes the update the same however
-                it is cut into micro-batches.
-
-        Returns:
-            The scalar to differentiate, and this batch's addends to the update's figures (name to value).
-        """
-        ...
+from training.trainable import Loss, Trainable
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """What to train on in one epoch: samples, their loss, and figures that the recipe wants in the log (tau, d_t)."""
+class Plan:
+    """What to learn from the samples of the coming update.
 
-    samples: Sequence[Sample]
+    Attributes:
+        loss: computed on every micro-batch.
+        slots: the completions that it needs; the others are not computed.
+        figures: what the recipe wants in the log (tau, d_t).
+    """
+
     loss: Loss
-    figures: dict[str, float]
+    slots: tuple[int, ...]
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+class Recipe(Protocol):
+    """A training method."""
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """What an epoch goes over, one sample per window."""
+        ...
+
+    def plan(self, epoch: int, update: int) -> Plan:
+        """Say what the coming update learns from; it may measure the model first.
+
+        Args:
+            epoch: counted from 1.
+            update: of this epoch, counted from 0.
+        """
+        ...
+
+    def validate(self) -> dict[str, float]:
+        """Measure the model as it stands: at least `validation_hr10`, by which the best epoch is chosen."""
+        ...
+
+    def state(self) -> dict[str, float]:
+        """What a resumed run has to know of the recipe."""
+        ...
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Take over what `state` gave."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,118 +86,178 @@ class FitResult:
         return self.history[self.best_epoch - 1]
 
 
-def make_accelerator(settings: TrainSettings) -> Accelerator:
-    """One process. Training in several belongs to `accelerate launch` and is refused until it is proven."""
-    accelerator = Accelerator(mixed_precision="no")  # the base model's own dtype decides
-    if accelerator.num_processes > 1:
-        raise TrainingError(
-            f"softrec trains in one process, not {accelerator.num_processes}",
-            remedy="start it without accelerate launch",
-        )
-    return accelerator
+@dataclass
+class _Place:
+    """Where a run is: the next update to do, and what the updates so far came to.
 
-
-def fit(
-    accelerator: Accelerator,
-    model: Any,
-    settings: TrainSettings,
-    *,
-    plan_epoch: Callable[[int], Epoch],
-    validate: Callable[[], float],
-    progress: Progress,
-) -> FitResult:
-    """Train LoRA weights with early stopping; leave the best epoch's in the model.
-
-    AdamW without weight decay, linear warm-up, then constant (SOFT, section 4.1). After each epoch `validate` gives
-    HR@10; `settings.patience` epochs without a better one end the run. On equal HR@10 the earlier epoch stays.
-
-    Args:
-        plan_epoch: called before each epoch (from 1) with the model as it stands.
-        validate: HR@10 on the validation windows.
-
-    Raises:
-        DivergedError: a loss is not finite.
+    Attributes:
+        epoch: counted from 1.
+        update: updates of this epoch that are done.
+        step: updates of the whole run that are done.
+        figures: of the plan in force.
+        totals: losses of this epoch, name to (sum over its updates, number of updates that had it).
+        train_s: seconds spent on this epoch's updates.
+        is_over: nothing is left but to publish.
     """
-    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    optimizer = torch.optim.AdamW(weights.values(), lr=settings.learning_rate, weight_decay=0.0)
-    warmup = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / (settings.warmup_steps + 1))
-    )
-    model, optimizer = accelerator.prepare(model, optimizer)
-    history: list[dict[str, float]] = []
-    best_epoch, best_weights = 0, {}
-    for epoch in range(1, settings.max_epochs + 1):
-        plan = plan_epoch(epoch)
-        started = time.perf_counter()
-        updates = math.ceil(len(plan.samples) / settings.batch_size)
-        with progress.step(f"epoch {epoch}", updates) as advance:
-            figures = _run_epoch(accelerator, model, optimizer, warmup, plan, settings, epoch, advance)
-        row = {
-            "epoch": epoch,
-            **plan.figures,
-            **figures,
-            "train_s": time.perf_counter() - started,
-            "validation_hr10": validate(),
+
+    epoch: int = 1
+    update: int = 0
+    step: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
+    totals: dict[str, tuple[float, int]] = field(default_factory=dict)
+    train_s: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    is_over: bool = False
+
+
+class _Run:
+    """One run; its parts, so that the steps of the loop below need not be handed them one by one."""
+
+    def __init__(
+        self,
+        processes: Processes,
+        scorer: Any,
+        recipe: Recipe,
+        folder: RunFolder,
+        settings: TrainSettings,
+        progress: Progress,
+    ) -> None:
+        self.processes, self.recipe, self.folder = processes, recipe, folder
+        self.settings, self.progress = settings, progress
+        self.trainable = Trainable(processes, scorer, settings)
+        self.lengths = [len(sample) for sample in recipe.samples]
+        self.updates = math.ceil(len(self.lengths) / settings.batch_size)  # per epoch
+        self.place = _Place()
+        self.best: dict[str, Tensor] = {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.trainable.restore(state["trainable"])
+        self.recipe.restore(state["recipe"])
+        self.best = state["best"]
+        self.place = _Place(**state["place"])
+        place = self.place
+        self.progress.note(f"going on from {self.folder.path}: epoch {place.epoch}, {place.update} updates done")
+
+    def save(self) -> None:
+        state = {
+            "trainable": self.trainable.state(),
+            "recipe": self.recipe.state(),
+            "best": self.best,
+            "place": vars(self.place),
         }
-        history.append(row)
-        progress.note("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
-        if not best_epoch or row["validation_hr10"] > history[best_epoch - 1]["validation_hr10"]:
-            best_epoch, best_weights = epoch, {name: weight.detach().clone() for name, weight in weights.items()}
-        elif epoch - best_epoch >= settings.patience:
-            progress.note(
-                f"no better validation HR@10 for {settings.patience} epochs: stopping, epoch {best_epoch} is kept"
-            )
-            break
-    with torch.no_grad():
-        for name, weight in weights.items():
-            weight.copy_(best_weights[name])
-    model.eval()
-    return FitResult(best_epoch, history)
+        self.processes.on_main(lambda: self.folder.save(state))
 
+    def log(self, event: str, row: Mapping[str, float]) -> None:
+        if self.processes.is_main:
+            self.folder.log(event, row)
 
-def _run_epoch(
-    accelerator: Accelerator,
-    model: Any,
-    optimizer: Any,
-    warmup: Any,
-    plan: Epoch,
-    settings: TrainSettings,
-    epoch: int,
-    advance: Advance,
-) -> dict[str, float]:
-    model.train()
-    totals: dict[str, float] = {}
-    lengths = [len(sample) for sample in plan.samples]
-    updates = 0
-    for indices in update_batches(lengths, batch_size=settings.batch_size, seed=settings.seed * 1000 + epoch):
-        samples = [plan.samples[index] for index in indices]
-        figures = _update(accelerator, model, optimizer, plan.loss, samples, settings)
-        warmup.step()
-        updates += 1
+    def train_epoch(self, interruption: Interruption) -> None:
+        """Do what is left of the epoch's updates."""
+        place, settings = self.place, self.settings
+        order = list(
+            update_batches(self.lengths, batch_size=settings.batch_size, seed=settings.seed * 1000 + place.epoch)
+        )
+        with self.progress.step(f"epoch {place.epoch}", self.updates - place.update) as advance:
+            while place.update < self.updates:
+                with interruption.at_once():
+                    plan = self.recipe.plan(place.epoch, place.update)
+                if plan.figures != place.figures:
+                    place.figures = plan.figures
+                    self.log("plan", {"epoch": place.epoch, "step": place.step, **plan.figures})
+                self._update(plan, order[place.update], advance)
+                stops = any(self.processes.sum([interruption.signal is not None]))
+                if stops or self._saves_now():
+                    self.save()
+                if stops:
+                    interruption.stop()
+
+    def _saves_now(self) -> bool:
+        """A checkpoint is due: after so many updates, before d_t is measured, and at the epoch's end."""
+        place, every = self.place, self.settings.distance_every
+        return (
+            place.update % self.settings.checkpoint_every == 0
+            or place.update == self.updates
+            or (every > 0 and place.update % every == 0)
+        )
+
+    def _update(self, plan: Plan, indices: Sequence[int], advance: Advance) -> None:
+        place, started = self.place, time.perf_counter()
+        samples = [self.recipe.samples[index] for index in indices]
+        figures = self.trainable.update(plan.loss, plan.slots, samples, step=place.step + 1)
         for name, value in figures.items():
             if not math.isfinite(value):
                 raise DivergedError(
-                    f"epoch {epoch}, update {updates}: {name} is {value}; nothing is published",
-                    remedy=f"lower the learning rate (--set learning_rate={settings.learning_rate / 3:.1g})",
+                    f"epoch {place.epoch}, update {place.update + 1}: {name} is {value}; nothing is published",
+                    remedy=f"lower the learning rate (--set learning_rate={self.settings.learning_rate / 3:.1g})",
                 )
-            totals[name] = totals.get(name, 0.0) + value
-        advance(1, **figures)
-    return {name: value / updates for name, value in totals.items()}
+            if name.startswith("loss"):
+                total, n = place.totals.get(name, (0.0, 0))
+                place.totals[name] = (total + value, n + 1)
+        place.update, place.step = place.update + 1, place.step + 1
+        place.train_s += time.perf_counter() - started
+        self.log("update", {"epoch": place.epoch, "step": place.step, **plan.figures, **figures})
+        advance(1, loss=figures["loss"])
+
+    def end_epoch(self) -> None:
+        """Measure the model, keep it if it is the best so far, and go to the next epoch or to the end."""
+        place = self.place
+        figures = {name: total / n for name, (total, n) in place.totals.items()}
+        row = {"epoch": place.epoch, **place.figures, **figures, "train_s": place.train_s, **self.recipe.validate()}
+        place.history.append(row)
+        self.progress.note("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+        self.log("epoch", row)
+        if not self.best or row["validation_hr10"] > place.history[place.best_epoch - 1]["validation_hr10"]:
+            place.best_epoch, self.best = place.epoch, self.trainable.weights()
+        elif place.epoch - place.best_epoch >= self.settings.patience:
+            self.progress.note(
+                f"no better validation HR@10 for {self.settings.patience} epochs: stopping, "
+                f"epoch {place.best_epoch} is kept"
+            )
+            place.is_over = True
+        place.is_over = place.is_over or place.epoch == self.settings.max_epochs
+        place.epoch, place.update, place.totals, place.train_s = place.epoch + 1, 0, {}, 0.0
+        self.save()
 
 
-def _update(
-    accelerator: Accelerator, model: Any, optimizer: Any, loss: Loss, samples: Sequence[Sample], settings: TrainSettings
-) -> dict[str, float]:
-    slots = max(len(sample.completions) for sample in samples)
-    tokens = [sum(len(sample.completions[slot]) for sample in samples) for slot in range(slots)]
-    figures: dict[str, float] = {}
-    optimizer.zero_grad(set_to_none=True)
-    for begin in range(0, len(samples), settings.micro_batch_size):
-        batch = collate(samples[begin : begin + settings.micro_batch_size], pad_id=0).to(accelerator.device)
-        value, addends = loss(model, batch, tokens)
-        accelerator.backward(value)
-        for name, addend in addends.items():
-            figures[name] = figures.get(name, 0.0) + addend
-    accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-    optimizer.step()
-    return figures
+def fit(
+    processes: Processes,
+    scorer: Any,
+    recipe: Recipe,
+    settings: TrainSettings,
+    *,
+    folder: RunFolder,
+    identity: Mapping[str, str],
+    progress: Progress,
+) -> FitResult:
+    """Train the scorer's trainable weights with early stopping; leave the best epoch's in it.
+
+    AdamW without weight decay, linear warm-up, then constant (SOFT, section 4.1). After each epoch the recipe's
+    `validation_hr10` is asked for; `settings.patience` epochs without a better one end the run. On equal HR@10 the
+    earlier epoch stays.
+
+    Args:
+        folder: where the run keeps its checkpoint and its log. A run of the same identity that was killed goes on.
+        identity: what decides the run's numbers, beside the settings and the number of processes.
+
+    Raises:
+        DivergedError: a loss or a gradient is not finite.
+        StoppedError: SIGTERM or SIGINT came; the state is saved.
+        OSError: a checkpoint could not be written; the last one stays.
+    """
+    run = _Run(processes, scorer, recipe, folder, settings, progress)
+    decisive = dict(identity) | {
+        name: str(value) for name, value in settings.to_json().items() if name != "checkpoint_every"
+    }
+    decisive["processes"] = str(processes.count)
+    state = processes.on_main(lambda: folder.open(decisive, progress))
+    if state is not None:
+        run.restore(state)
+    with catch_signals() as interruption:
+        while not run.place.is_over:
+            run.train_epoch(interruption)
+            with interruption.at_once():
+                run.end_epoch()
+    run.trainable.load(run.best)
+    scorer.eval()
+    return FitResult(run.place.best_epoch, run.place.history)

@@ -1,4 +1,4 @@
-"""How good a model is: write a title per window, ground it, look where the target came.
+"""How good written titles are: ground each, look where the target came.
 
 Validation during training and the final evaluation both go through here, so the epoch that is kept is chosen by the
 very measure that is reported.
@@ -8,45 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.grounding import Grounder
-from training.adapter import DecodingMode
-from training.beam import Generation, generate
-from training.dataset import Dataset
 from training.metrics import CUTOFFS
-from training.progress import Progress
-from training.settings import TrainSettings
-from training.windows import Window
-
-
-def write_titles(
-    model: Any,
-    dataset: Dataset,
-    windows: Sequence[Window],
-    settings: TrainSettings,
-    *,
-    decoding: DecodingMode,
-    progress: Progress,
-    title: str,
-) -> list[tuple[str, Generation]]:
-    """Let the model write the next title for every window: (text, generation), in the order of windows."""
-    model.eval()
-    with progress.step(title, len(windows)) as advance:
-        generations = generate(
-            model,
-            dataset.prompts(windows),
-            beams=1 if decoding == "greedy" else settings.beams,
-            max_new_tokens=dataset.renderer.max_new_tokens,
-            end_id=dataset.renderer.end_id,
-            length_penalty=settings.length_penalty,
-            batch_size=settings.decode_batch_size,
-            advance=advance,
-        )
-    return [(dataset.renderer.parse(generation.ids), generation) for generation in generations]
 
 
 @dataclass(frozen=True)

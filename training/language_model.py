@@ -59,6 +59,21 @@ def read_lora(base: Any, adapter_dir: Path) -> Any:
     return PeftModel.from_pretrained(base, adapter_dir).eval()
 
 
+class CompletionScorer(torch.nn.Module):
+    """A causal language model as a module that scores completions.
+
+    What learns is called through `forward`, since that is where DDP and FSDP do their work.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        """See `completion_log_probs`."""
+        return completion_log_probs(self.model, batch)
+
+
 def decoder(model: Any) -> tuple[Any, Any]:
     """Return (transformer without head, head) of a causal language model, with or without LoRA around it."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model

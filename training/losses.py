@@ -5,21 +5,32 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from training.batches import UpdateSize
+
 
 def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
     """Natural log-probability of each label: logits [C, V], labels [C] -> float32 [C]."""
     return -torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
 
 
-def summed_nll(log_probs: Tensor, slot: Tensor, number: int) -> Tensor:
-    """Negative log-likelihood of one completion slot, summed over its tokens: a scalar.
+def title_loss(
+    log_probs: Tensor, slot: Tensor, number: int, size: UpdateSize, *, name: str
+) -> tuple[Tensor, dict[str, float]]:
+    """Mean negative log-likelihood per token of one completion slot: a batch's share of the update's.
 
     Args:
         log_probs: [C] per completion token.
         slot: [C] the slot of each token.
         number: which slot.
+        size: of the whole update.
+        name: what the figures are called.
+
+    Returns:
+        The scalar to differentiate, and its figures: nats per token as `name`, nats per title as `name`_per_title.
     """
-    return -(log_probs * (slot == number)).sum()
+    nll = -(log_probs * (slot == number)).sum()
+    summed = float(nll.detach())
+    return nll / size.tokens[number], {name: summed / size.tokens[number], f"{name}_per_title": summed / size.titles}
 
 
 def curriculum_loss(distilled: Tensor, real: Tensor, *, tau: float) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,14 @@ def publish_adapter(
     *,
     method: str,
     parents: Sequence[str] = (),
-    metrics: dict[str, float] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    log: Path | None = None,
 ) -> Adapter:
     """Write `adapters/<name>/` whole or not at all, and read it back.
+
+    Args:
+        metrics: figures for the manifest, beside those of the best epoch.
+        log: the run's metrics.jsonl, copied into the folder.
 
     Raises:
         DivergedError: a weight is not finite, or all updates are zero: the adapter would do nothing.
@@ -63,7 +69,7 @@ def publish_adapter(
         code_version=version("softrec"),
         parents=tuple(parents),
         settings=settings.to_json(),
-        metrics=result.best | (metrics or {}),
+        metrics={**result.best, **(metrics or {})},
     )
     golden = golden_prompts(model, dataset, settings.golden_prompts)
     with write_artifact(workspace.adapter_dir(name), kind=ADAPTER_KIND) as draft:
@@ -71,6 +77,8 @@ def publish_adapter(
         model.save_pretrained(draft.path, save_embedding_layers=False)  # True would ask the hub
         (draft.path / "README.md").write_text(_model_card(name, facts, result), encoding="utf-8")
         _write_history(draft.path / "history.jsonl", result.history)
+        if log is not None:
+            shutil.copyfile(log, draft.path / "metrics.jsonl")
         write_adapter_files(draft, facts, golden)
     return read_adapter(workspace.adapter_dir(name))
 
@@ -115,9 +123,10 @@ def _write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
 
 
 def _model_card(name: str, facts: AdapterFacts, result: FitResult) -> str:
-    columns = list(result.history[0])
-    table = [columns, ["---"] * len(columns), *([f"{row[column]:.4g}" for column in columns] for row in result.history)]
-    lines = "\n".join("| " + " | ".join(cells) + " |" for cells in table)
+    columns = list(dict.fromkeys(name for row in result.history for name in row))
+    cells = ([f"{row[name]:.4g}" if name in row else "" for name in columns] for row in result.history)
+    table = [columns, ["---"] * len(columns), *cells]
+    lines = "\n".join("| " + " | ".join(line) + " |" for line in table)
     parents = ", ".join(facts.parents) or "none"
     return f"""---
 library_name: peft

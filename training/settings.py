@@ -7,9 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from training.curriculum import Schedule
 from training.errors import SettingError
 
 Precision = Literal["fp32", "bf16"]
+Quantization = Literal["none", "4bit"]
+GeneratorName = Literal["torch", "vllm"]
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "precision": get_args(Precision),
+    "quantization": get_args(Quantization),
+    "schedule": get_args(Schedule),
+    "generator": get_args(GeneratorName),
+}
 
 
 @dataclass(frozen=True)
@@ -32,12 +42,19 @@ class TrainSettings:
         max_epochs: at most so many passes; `patience` epochs without a better validation HR@10 end it sooner.
         max_grad_norm: gradients are scaled down to this norm.
         precision: of the base model and the activations; LoRA weights and the optimizer stay fp32.
+        quantization: "4bit" holds the frozen base in 4-bit NormalFloat (QLoRA, arXiv:2305.14314); needs bitsandbytes.
+        checkpoint_every: updates between two checkpoints of the run; decides what a kill costs, never what comes out.
         beams: beams of self-distillation and of the d_t probe; validation writes titles greedily, as they are served.
         length_penalty: beams are compared by log-probability / length ** length_penalty; 0 compares whole titles,
             1 favours long generic ones.
         decode_batch_size: prompts decoded at once.
+        generator: what writes titles inside training (distillation, d_t, validation): "torch" or a vLLM engine.
+        schedule: SOFT's curriculum (see `training.curriculum`): "adaptive" is the paper's, the others its controls.
         curriculum_alpha: SOFT's alpha: how fast the distilled data's weight falls.
         distance_samples: M: training windows on which d_t is measured.
+        distance_every: updates between two measurements of d_t within an epoch; 0: once, before each epoch.
+        distance_encoder: what embeds titles for d_t: "base" (its last token), "minilm", or a sentence-transformers
+            name or folder.
         golden_prompts: prompts stored with their log-probabilities, for the server's proof.
     """
 
@@ -62,26 +79,36 @@ class TrainSettings:
     patience: int = 2
     max_grad_norm: float = 1.0
     precision: Precision = "fp32"
+    quantization: Quantization = "none"
+    checkpoint_every: int = 50
     beams: int = 4
     length_penalty: float = 0.0
     decode_batch_size: int = 64
+    generator: GeneratorName = "torch"
+    schedule: Schedule = "adaptive"
     curriculum_alpha: float = 1.0
     distance_samples: int = 256
+    distance_every: int = 0
+    distance_encoder: str = "base"
     golden_prompts: int = 8
 
     def __post_init__(self) -> None:
         positive = (
             "train_windows validation_windows test_windows max_history min_history max_prompt_tokens max_title_tokens "
             "lora_rank lora_alpha learning_rate batch_size micro_batch_size max_epochs patience max_grad_norm beams "
-            "decode_batch_size curriculum_alpha distance_samples golden_prompts"
+            "decode_batch_size curriculum_alpha distance_samples golden_prompts checkpoint_every"
         )
         for name in positive.split():
             if not getattr(self, name) > 0:
                 raise SettingError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 <= self.lora_dropout < 1:
             raise SettingError(f"lora_dropout must be in [0, 1), got {self.lora_dropout}")
-        if self.warmup_steps < 0 or self.seed < 0:
-            raise SettingError("warmup_steps and seed must not be negative")
+        for name in ("warmup_steps", "seed", "distance_every"):
+            if getattr(self, name) < 0:
+                raise SettingError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise SettingError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if self.min_history > self.max_history:
             raise SettingError(f"min_history {self.min_history} exceeds max_history {self.max_history}")
         if self.batch_size % self.micro_batch_size:
@@ -157,8 +184,6 @@ def _parse_assignment(text: str, settings: TrainSettings) -> tuple[str, Any]:
         parsed: Any = type(current)(value.strip())
     except ValueError as error:
         raise SettingError(f"{name} takes {_kind(current)}, got {value!r}") from error
-    if name == "precision" and parsed not in get_args(Precision):
-        raise SettingError(f"precision must be one of {', '.join(get_args(Precision))}, got {parsed!r}")
     return name, parsed
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -10,22 +9,39 @@ from torch import Tensor
 from index.grounding import Grounder
 from index.workspace import Workspace
 from training.adapter import Adapter
-from training.batches import Batch
-from training.dataset import Dataset, load_dataset
-from training.fit import Epoch, fit, make_accelerator
-from training.judge import judge, write_titles
-from training.language_model import add_lora, completion_log_probs, load_base
-from training.losses import summed_nll
-from training.metrics import hits
+from training.batches import Batch, UpdateSize
+from training.fit import Plan
+from training.losses import title_loss
 from training.progress import Progress
-from training.publishing import publish_adapter
+from training.run import TrainingRun, open_run
 from training.settings import TrainSettings
 
 
-def sft_loss(model: Any, batch: Batch, tokens: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
+def sft_loss(scorer: Any, batch: Batch, size: UpdateSize) -> tuple[Tensor, dict[str, float]]:
     """Mean negative log-likelihood per token of the response, its end token included (SOFT, equation 2)."""
-    loss = summed_nll(completion_log_probs(model, batch), batch.slot, 0) / tokens[0]
-    return loss, {"loss": float(loss.detach())}
+    loss, figures = title_loss(scorer(batch), batch.slot, 0, size, name="loss_real")
+    return loss, {"loss": float(loss.detach()), **figures}
+
+
+class SftRecipe:
+    """The true titles, in every epoch alike."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        windows = run.dataset.split.train
+        self.samples = run.dataset.samples(windows, run.dataset.titles(windows))
+        self._run = run
+
+    def plan(self, epoch: int, update: int) -> Plan:
+        return Plan(sft_loss, (0,))
+
+    def validate(self) -> dict[str, float]:
+        return self._run.validation.measure(self._run.model)
+
+    def state(self) -> dict[str, float]:
+        return {}
+
+    def restore(self, state: dict[str, float]) -> None:
+        return None
 
 
 def train_sft(
@@ -39,28 +55,7 @@ def train_sft(
     Raises:
         MissingArtifactError: no catalog, log or base yet.
         DivergedError: the loss stopped being a number.
+        StoppedError: a signal came; the same call goes on.
     """
-    dataset = load_dataset(workspace, settings, progress)
-    accelerator = make_accelerator(settings)
-    base = load_base(dataset.base.path, precision=settings.precision, device=accelerator.device)
-    model = add_lora(base, settings)
-    samples = dataset.samples(dataset.split.train, dataset.titles(dataset.split.train))
-    result = fit(
-        accelerator,
-        model,
-        settings,
-        plan_epoch=lambda epoch: Epoch(samples, sft_loss, {}),
-        validate=lambda: validation_hr10(model, dataset, settings, grounder, progress),
-        progress=progress,
-    )
-    return publish_adapter(workspace, name, model, dataset, settings, result, method="sft")
-
-
-def validation_hr10(
-    model: Any, dataset: Dataset, settings: TrainSettings, grounder: Grounder, progress: Progress
-) -> float:
-    """HR@10 of the model as it stands, on the validation windows."""
-    windows = dataset.split.validation
-    written = write_titles(model, dataset, windows, settings, decoding="greedy", progress=progress, title="validate")
-    verdict = judge([title for title, _ in written], [window.target for window in windows], grounder)
-    return float(hits(verdict.positions, 10).mean())
+    with open_run(workspace, settings, grounder, progress) as run:
+        return run.train(SftRecipe(run), name, method="sft")

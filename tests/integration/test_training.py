@@ -15,11 +15,12 @@ from index.encoder import open_encoder
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError, SoftrecError
 from index.store import load_active
 from index.workspace import Workspace
+from tests.notes import Notes
 from tests.shop import SETTINGS
 from training.adapter import check_adapter, read_adapter, read_adapters
 from training.base_model import locate_base
 from training.dataset import check_trained_on, load_dataset
-from training.distillation import distill, find_distilled, read_distilled
+from training.distillation import ensure_distilled, read_distilled
 from training.errors import DivergedError, SettingError
 from training.evaluation import evaluate_adapters
 from training.language_model import add_lora, load_base, read_lora
@@ -51,7 +52,7 @@ def test_soft_starts_on_distilled_titles_and_follows_the_distance(trained_adapte
     soft = trained_adapters["soft"]
     rows = [json.loads(line) for line in (soft.path / "history.jsonl").read_text().splitlines()]
     assert rows[0]["tau"] == 1.0
-    d_0 = soft.facts.metrics["d_0"]
+    d_0 = rows[0]["d_t"]
     for row in rows:
         assert row["tau"] == pytest.approx(min(1.0, np.exp(SETTINGS.curriculum_alpha * (row["d_t"] / d_0 - 1))))
     assert soft.facts.parents == (trained_adapters["sft"].adapter_id,)
@@ -102,14 +103,17 @@ def test_training_again_gives_the_same_adapter(shop, trained_adapters):
 
 
 def test_distilled_titles_are_kept_until_they_no_longer_fit(shop, trained_adapters):
-    dataset = load_dataset(shop, SETTINGS, Silence())
-    sft = trained_adapters["sft"]
-    stored = find_distilled(shop, sft, dataset, SETTINGS)
-    assert stored is not None
-    assert len(stored.titles) == len(dataset.split.train)
-    assert find_distilled(shop, sft, dataset, replace(SETTINGS, beams=2)) is None
-    assert find_distilled(shop, trained_adapters["soft"], dataset, SETTINGS) is None
-    assert distill(shop, SETTINGS, Silence()).titles == stored.titles
+    """The file is touched only when the titles are made anew."""
+    made = shop.distilled_path.stat().st_mtime_ns
+    stored = ensure_distilled(shop, SETTINGS, Silence())
+    assert len(stored.titles) == len(load_dataset(shop, SETTINGS, Silence()).split.train)
+    assert stored.teacher == trained_adapters["sft"].adapter_id
+    assert shop.distilled_path.stat().st_mtime_ns == made
+    notes = Notes()
+    narrow = ensure_distilled(shop, replace(SETTINGS, beams=2), notes)
+    assert narrow.provenance["beams"] == "2"
+    assert notes.said == ["the distilled titles were made with another beams: distilling anew"]
+    assert ensure_distilled(shop, SETTINGS, Silence()).titles == stored.titles
     shop.distilled_path.write_bytes(b"PAR1")
     with pytest.raises(CorruptArtifactError, match="remove it and run `softrec train soft"):
         read_distilled(shop.distilled_path)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.random_llama import random_llama
-from training.batches import Sample, collate, update_batches
-from training.language_model import completion_log_probs
+from training.batches import Sample, UpdateSize, collate, update_batches
+from training.language_model import CompletionScorer, completion_log_probs
 from training.losses import curriculum_loss, token_log_probs
 from training.sft import sft_loss
 from training.soft import soft_loss
@@ -55,12 +55,34 @@ def test_soft_loss_is_the_papers(model, pairs):
     """tau * mean token NLL of the distilled titles + (1 - tau) * that of the true ones."""
     samples = [Sample(prompt, (first, second)) for prompt, first, second in pairs]
     tokens = [sum(len(pair[slot]) for pair in pairs) for slot in (1, 2)]
-    loss, figures = soft_loss(model, collate(samples, pad_id=0), tokens, tau=0.3)
+    size = UpdateSize(len(samples), dict(enumerate(tokens)))
+    loss, figures = soft_loss(CompletionScorer(model), collate(samples, pad_id=0), size, tau=0.3)
     nll = [
         -sum(sum(plain_log_probs(model, pair[0], pair[slot])) for pair in pairs) / tokens[slot - 1] for slot in (1, 2)
     ]
     assert float(loss.detach()) == pytest.approx(0.3 * nll[0] + 0.7 * nll[1], abs=1e-5)
     assert (figures["loss_distilled"], figures["loss_real"]) == pytest.approx(tuple(nll), abs=1e-5)
+    assert figures["loss_real_per_title"] == pytest.approx(nll[1] * tokens[1] / len(pairs), abs=1e-4)
+
+
+@settings(deadline=None, max_examples=20)
+@given(pairs=pairs)
+def test_a_title_that_weighs_nothing_need_not_be_computed(model, pairs):
+    """At tau = 1 the batch with both titles and the one with the distilled title alone have one loss; likewise at 0."""
+    samples = [Sample(prompt, (first, second)) for prompt, first, second in pairs]
+    tokens = {slot: sum(len(sample.completions[slot]) for sample in samples) for slot in (0, 1)}
+    for tau, slot in ((1.0, 0), (0.0, 1)):
+        both, _ = soft_loss(
+            CompletionScorer(model), collate(samples, pad_id=0), UpdateSize(len(samples), tokens), tau=tau
+        )
+        batch, size = collate(samples, pad_id=0, slots=(slot,)), UpdateSize(len(samples), {slot: tokens[slot]})
+        one, figures = soft_loss(CompletionScorer(model), batch, size, tau=tau)
+        assert len(batch.labels) == tokens[slot]
+        assert float(one.detach()) == pytest.approx(float(both.detach()), abs=1e-6)
+        assert set(figures) == {
+            "loss",
+            *(("loss_distilled", "loss_distilled_per_title"), ("loss_real", "loss_real_per_title"))[slot],
+        }
 
 
 def gradients(model: Any) -> list[torch.Tensor]:
@@ -74,11 +96,11 @@ def test_loss_and_gradient_do_not_depend_on_padding_or_on_how_an_update_is_cut(m
         Sample(tuple(draw.integers(0, VOCABULARY, draw.integers(2, 12))), (tuple(draw.integers(0, VOCABULARY, 3)),))
         for _ in range(8)
     ]
-    tokens = [24]
+    size = UpdateSize(8, {0: 24})
     results = []
     for cut in ([samples], [[sample] for sample in reversed(samples)]):
         model.zero_grad()
-        losses = [sft_loss(model, collate(part, pad_id=0), tokens)[0] for part in cut]
+        losses = [sft_loss(CompletionScorer(model), collate(part, pad_id=0), size)[0] for part in cut]
         torch.autograd.backward(torch.stack(losses).sum())
         results.append((float(torch.stack(losses).sum().detach()), gradients(model)))
     assert results[0][0] == pytest.approx(results[1][0], abs=1e-6)
@@ -91,7 +113,8 @@ def test_the_prompts_own_tokens_are_not_learned(model):
     sample = Sample((1, 2, 3), ((4, 5),))
     longer = Sample((1, 2, 3, 6, 7, 8), ((4, 5),))
     model.zero_grad()
-    sft_loss(model, collate([sample], pad_id=0), [2])[0].backward()
+    scorer, size = CompletionScorer(model), UpdateSize(1, {0: 2})
+    sft_loss(scorer, collate([sample], pad_id=0), size)[0].backward()
     alone = gradients(model)
     for pad in (0, 9):
         batch = collate([sample, longer], pad_id=pad)
@@ -99,7 +122,7 @@ def test_the_prompts_own_tokens_are_not_learned(model):
             batch, at=batch.at[:2], labels=batch.labels[:2], owner=batch.owner[:2], slot=batch.slot[:2]
         )
         model.zero_grad()
-        sft_loss(model, only_first, [2])[0].backward()
+        sft_loss(scorer, only_first, size)[0].backward()
         for left, right in zip(alone, gradients(model), strict=True):
             torch.testing.assert_close(left, right, atol=1e-7, rtol=1e-6)
 

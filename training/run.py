@@ -1,0 +1,134 @@
+"""One training run: what every recipe needs, opened once; then fitted, published and cleared away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from index.grounding import Grounder
+from index.workspace import Workspace
+from training.adapter import Adapter, check_adapter_name
+from training.dataset import Dataset, load_dataset, windows_digest
+from training.fit import Recipe, fit
+from training.language_model import CompletionScorer, add_lora, load_base
+from training.processes import Processes
+from training.progress import Progress
+from training.publishing import publish_adapter
+from training.run_folder import RunFolder
+from training.settings import TrainSettings
+from training.title_writer import TitleWriter, open_writer
+from training.validation import Validation
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a recipe is made of.
+
+    Attributes:
+        model: the base with a fresh LoRA.
+        validation: measures the model as it stands.
+    """
+
+    workspace: Workspace
+    settings: TrainSettings
+    progress: Progress
+    processes: Processes
+    dataset: Dataset
+    model: Any
+    writer: TitleWriter
+    validation: Validation
+    encoder: str
+
+    def train(
+        self,
+        recipe: Recipe,
+        name: str,
+        *,
+        method: str,
+        parents: Sequence[str] = (),
+        metrics: Mapping[str, float] | None = None,
+        decisive: Mapping[str, str] | None = None,
+    ) -> Adapter:
+        """Fit the model by the recipe and publish it; a run of the same adapter that was killed goes on.
+
+        Args:
+            name: of the adapter.
+            metrics: figures for the manifest, beside those of the best epoch.
+            decisive: what decides the numbers, beside data, base and settings (see `training.fit.fit`).
+
+        Raises:
+            DivergedError, StoppedError, OSError: see `training.fit.fit`; nothing is published.
+        """
+        folder = RunFolder(self.workspace.run_dir(check_adapter_name(name)))
+        result = fit(
+            self.processes,
+            CompletionScorer(self.model),
+            recipe,
+            self.settings,
+            folder=folder,
+            identity=self._identity() | {"method": method, "parents": " ".join(parents)} | dict(decisive or {}),
+            progress=self.progress,
+        )
+
+        def publish() -> Adapter:
+            adapter = publish_adapter(
+                self.workspace,
+                name,
+                self.model,
+                self.dataset,
+                self.settings,
+                result,
+                method=method,
+                parents=parents,
+                metrics=metrics,
+                log=folder.metrics_path,
+            )
+            folder.remove()
+            return adapter
+
+        return self.processes.on_main(publish)
+
+    def _identity(self) -> dict[str, str]:
+        dataset = self.dataset
+        return {
+            "base": dataset.base.digest,
+            "prompt": dataset.renderer.template.digest,
+            "catalog": dataset.catalog.digest,
+            "training windows": windows_digest(dataset.split.train),
+            "validation windows": windows_digest(dataset.split.validation),
+            "index encoder": self.encoder,
+            "softrec": version("softrec"),
+            "torch": version("torch"),
+        }
+
+
+@contextmanager
+def open_run(
+    workspace: Workspace, settings: TrainSettings, grounder: Grounder, progress: Progress
+) -> Iterator[TrainingRun]:
+    """Load data and base, put a fresh LoRA on it, and open what writes titles.
+
+    Args:
+        grounder: of the shop's index; validation HR@10 is measured with it.
+
+    Raises:
+        MissingArtifactError: no catalog, log or base yet.
+    """
+    processes = Processes()
+    dataset = load_dataset(workspace, settings, progress)
+    model = add_lora(load_base(dataset.base.path, precision=settings.precision, device=processes.device), settings)
+    with open_writer(dataset, settings, processes, progress) as writer:
+        yield TrainingRun(
+            workspace=workspace,
+            settings=settings,
+            progress=progress,
+            processes=processes,
+            dataset=dataset,
+            model=model,
+            writer=writer,
+            validation=Validation(dataset, settings, processes, writer, grounder),
+            encoder=grounder.encoder.fingerprint,
+        )
