@@ -165,6 +165,18 @@ def train(
 
 
 @app.command()
+def diagnose(
+    shop: Shop,
+    adapter: Annotated[str, typer.Argument(metavar="[ADAPTER]", help="Whose run.")] = "soft",
+    json: Json = None,
+) -> None:
+    """Explain a training run: signs of failure with remedies, chance levels, curves, one offline page."""
+    from clients.commands.diagnose import diagnose_adapter
+
+    diagnose_adapter(shop, adapter, json_path=json)
+
+
+@app.command()
 def index(
     shop: Shop,
     keep: Annotated[int, typer.Option(min=1, help="How many versions to keep, the new one included.")] = 3,

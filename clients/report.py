@@ -1,12 +1,11 @@
-"""The report of an offline comparison as one HTML file: no script, nothing loaded from elsewhere."""
+"""The report of an offline comparison as one HTML file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from clients.pages import render_page
 from index.artifact import write_file
 from training.comparison import Comparison
 from training.evaluation import Evaluation
@@ -15,8 +14,8 @@ from training.evaluation import Evaluation
 def write_report(path: Path, comparisons: Sequence[Comparison], first: Evaluation, second: Evaluation) -> None:
     """Write the report. The chart's scale is the largest end of any interval."""
     ends = [abs(end) for row in comparisons for end in (row.difference.low, row.difference.high)]
-    environment = Environment(loader=PackageLoader("clients"), autoescape=True, undefined=StrictUndefined)
-    page = environment.get_template("compare.html").render(
+    page = render_page(
+        "compare.html",
         first=first.method,
         second=second.method,
         windows=len(first.positions),
@@ -30,4 +29,4 @@ def write_report(path: Path, comparisons: Sequence[Comparison], first: Evaluatio
         },
         methods=[first, second],
     )
-    write_file(path, page.encode())
+    write_file(path, page)

@@ -34,6 +34,14 @@ SETTINGS: TrainSettings = replace(
 STAND_IN = StandInSettings(vocabulary=1024, hidden=64, layers=2, heads=2, max_tokens=100_000)
 
 
+def settings_arguments(**changes: object) -> list[str]:
+    """SETTINGS, changed, as `--set` takes them."""
+    default = PRESETS["tiny"].to_json()
+    chosen = {**SETTINGS.to_json(), **changes}
+    pairs = [f"{name}={value}" for name, value in chosen.items() if value != default[name]]
+    return [argument for pair in pairs for argument in ("--set", pair)]
+
+
 def import_demo_shop(root: Path, *, users: int = 120) -> Workspace:
     """Catalog and log of a small demo shop."""
     source = root / "source"

@@ -4,6 +4,7 @@
       adapter_config.json, adapter_model.safetensors   plain PEFT; `vllm serve --lora-modules` loads the folder too
       golden.json                                      prompts with log-probabilities: the server's proof of effect
       history.jsonl, metrics.jsonl                     one line of figures per epoch; and per update
+      diagnosis.json                                   what the run tells of itself, beside chance levels
       README.md                                        the model card
       manifest.json                                    written last: method, base, prompt, catalog, settings, metrics
 

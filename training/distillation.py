@@ -8,7 +8,6 @@ metadata.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -36,10 +35,13 @@ class Distilled:
     """Self-distilled titles, one per training window, in the windows' order.
 
     Attributes:
+        titles: as the teacher wrote them.
+        truths: the true next titles.
         provenance: what they were made from; `softrec train soft` makes them anew when it no longer holds.
     """
 
     titles: tuple[str, ...]
+    truths: tuple[str, ...]
     provenance: dict[str, str]
 
     @property
@@ -88,10 +90,11 @@ def _distill(
             f"{adapter.adapter_id} wrote an empty title for each of the {len(titles)} training windows",
             remedy=f"train it longer: softrec train {adapter.name} {workspace.root} --set max_epochs=N",
         )
+    truths = tuple(dataset.titles(windows))
     table = pa.table(
         {
             "user_id": [window.user_id for window in windows],
-            "target": dataset.titles(windows),
+            "target": truths,
             "title": titles,
             "log_prob": [generation.log_prob for _, generation in written],
             "is_finished": [generation.is_finished for _, generation in written],
@@ -101,7 +104,7 @@ def _distill(
     buffer = BytesIO()
     pq.write_table(table.replace_schema_metadata({PROVENANCE: json.dumps(provenance)}), buffer)
     processes.on_main(lambda: write_file(workspace.distilled_path, buffer.getvalue()))
-    return Distilled(titles, provenance)
+    return Distilled(titles, truths, provenance)
 
 
 def read_distilled(path: Path) -> Distilled:
@@ -117,25 +120,10 @@ def read_distilled(path: Path) -> Distilled:
     try:
         table = pq.read_table(path)
         provenance = json.loads(table.schema.metadata[PROVENANCE])
-        return Distilled(tuple(str(title) for title in table["title"].to_pylist()), provenance)
+        titles, truths = (tuple(map(str, table[name].to_pylist())) for name in ("title", "target"))
+        return Distilled(titles, truths, provenance)
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise CorruptArtifactError(path, f"unreadable ({error})", remedy=f"remove it and run `{command}`") from error
-
-
-def describe_distilled(titles: Sequence[str], truths: Sequence[str], dataset: Dataset) -> dict[str, float]:
-    """What SOFT's user should look at first: shares in [0, 1] of the distilled titles.
-
-    Returns:
-        distilled_unique: distinct titles over all; distilled_true: equal to the true title;
-        distilled_off_catalog: not a title of the catalog.
-    """
-    n = len(titles)
-    rows = [dataset.catalog.find_title_row(title) for title in titles]
-    return {
-        "distilled_unique": len(set(titles)) / n,
-        "distilled_true": sum(title == truth for title, truth in zip(titles, truths, strict=True)) / n,
-        "distilled_off_catalog": sum(row is None for row in rows) / n,
-    }
 
 
 def _provenance(adapter: Adapter, dataset: Dataset, settings: TrainSettings) -> dict[str, str]:

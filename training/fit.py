@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -160,7 +161,7 @@ class _Run:
         )
         with self.progress.step(f"epoch {place.epoch}", self.updates - place.update) as advance:
             while place.update < self.updates:
-                with interruption.at_once():
+                with interruption.at_once(), self.trainable.whole() if self._may_measure() else nullcontext():
                     plan = self.recipe.plan(place.epoch, place.update)
                 if plan.figures != place.figures:
                     place.figures = plan.figures
@@ -173,13 +174,13 @@ class _Run:
                     interruption.stop()
 
     def _saves_now(self) -> bool:
-        """A checkpoint is due: after so many updates, before d_t is measured, and at the epoch's end."""
-        place, every = self.place, self.settings.distance_every
-        return (
-            place.update % self.settings.checkpoint_every == 0
-            or place.update == self.updates
-            or (every > 0 and place.update % every == 0)
-        )
+        """A checkpoint is due: after so many updates, before the model is measured, and at the epoch's end."""
+        update = self.place.update
+        return update % self.settings.checkpoint_every == 0 or update == self.updates or self._may_measure()
+
+    def _may_measure(self) -> bool:
+        update, every = self.place.update, self.settings.distance_every
+        return update == 0 or (every > 0 and update % every == 0)
 
     def _update(self, plan: Plan, indices: Sequence[int], advance: Advance) -> None:
         place, started = self.place, time.perf_counter()
@@ -203,7 +204,9 @@ class _Run:
         """Measure the model, keep it if it is the best so far, and go to the next epoch or to the end."""
         place = self.place
         figures = {name: total / n for name, (total, n) in place.totals.items()}
-        row = {"epoch": place.epoch, **place.figures, **figures, "train_s": place.train_s, **self.recipe.validate()}
+        with self.trainable.whole():
+            scores = self.recipe.validate()
+        row = {"epoch": place.epoch, **place.figures, **figures, "train_s": place.train_s, **scores}
         place.history.append(row)
         self.progress.note("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
         self.log("epoch", row)
@@ -259,5 +262,6 @@ def fit(
             with interruption.at_once():
                 run.end_epoch()
     run.trainable.load(run.best)
+    run.trainable.unshard()
     scorer.eval()
     return FitResult(run.place.best_epoch, run.place.history)

@@ -6,6 +6,7 @@ be divided is divided by `share` and put together again by `gather`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
@@ -26,12 +27,21 @@ class Processes:
 
     Args:
         accelerator: None starts one; the base model's own dtype decides the precision, not accelerate.
+
+    Raises:
+        TrainingError: several processes were launched that do not know of each other.
     """
 
     def __init__(self, accelerator: Accelerator | None = None) -> None:
         self.accelerator = accelerator or Accelerator(
             mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)]
         )
+        launched = int(os.environ.get("WORLD_SIZE", "1"))
+        if launched != self.count:
+            raise TrainingError(
+                f"{launched} processes were launched, but accelerate sees {self.count}: each would train alone",
+                remedy="on a CPU set ACCELERATE_USE_CPU=true",
+            )
 
     @property
     def count(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,9 @@ from training.adapter import (
 )
 from training.batches import Sample, collate
 from training.dataset import Dataset
+from training.diagnosis import DIAGNOSIS, Diagnosis
 from training.errors import DivergedError
+from training.finished_run import HISTORY, METRICS
 from training.fit import FitResult
 from training.language_model import completion_log_probs
 from training.settings import TrainSettings
@@ -41,13 +43,13 @@ def publish_adapter(
     *,
     method: str,
     parents: Sequence[str] = (),
-    metrics: Mapping[str, float] | None = None,
+    diagnosis: Diagnosis | None = None,
     log: Path | None = None,
 ) -> Adapter:
     """Write `adapters/<name>/` whole or not at all, and read it back.
 
     Args:
-        metrics: figures for the manifest, beside those of the best epoch.
+        diagnosis: what the run tells of itself; its figures go into the manifest beside those of the best epoch.
         log: the run's metrics.jsonl, copied into the folder.
 
     Raises:
@@ -69,16 +71,19 @@ def publish_adapter(
         code_version=version("softrec"),
         parents=tuple(parents),
         settings=settings.to_json(),
-        metrics={**result.best, **(metrics or {})},
+        metrics={**result.best, **(diagnosis.metrics() if diagnosis else {})},
     )
     golden = golden_prompts(model, dataset, settings.golden_prompts)
     with write_artifact(workspace.adapter_dir(name), kind=ADAPTER_KIND) as draft:
         model.peft_config["default"].base_model_name_or_path = dataset.base.name  # no machine's path
         model.save_pretrained(draft.path, save_embedding_layers=False)  # True would ask the hub
         (draft.path / "README.md").write_text(_model_card(name, facts, result), encoding="utf-8")
-        _write_history(draft.path / "history.jsonl", result.history)
+        _write_history(draft.path / HISTORY, result.history)
+        if diagnosis is not None:
+            content = json.dumps(diagnosis.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+            (draft.path / DIAGNOSIS).write_text(content, encoding="utf-8")
         if log is not None:
-            shutil.copyfile(log, draft.path / "metrics.jsonl")
+            shutil.copyfile(log, draft.path / METRICS)
         write_adapter_files(draft, facts, golden)
     return read_adapter(workspace.adapter_dir(name))
 

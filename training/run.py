@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,7 +13,10 @@ from index.grounding import Grounder
 from index.workspace import Workspace
 from training.adapter import Adapter, check_adapter_name
 from training.dataset import Dataset, load_dataset, windows_digest
-from training.fit import Recipe, fit
+from training.diagnosis import Diagnosis, diagnose
+from training.distilled_signs import DistilledSigns
+from training.finished_run import FinishedRun, count_windows, for_shop, read_rows, read_run
+from training.fit import FitResult, Recipe, fit
 from training.language_model import CompletionScorer, add_lora, load_base
 from training.processes import Processes
 from training.progress import Progress
@@ -48,15 +52,16 @@ class TrainingRun:
         name: str,
         *,
         method: str,
-        parents: Sequence[str] = (),
-        metrics: Mapping[str, float] | None = None,
+        parent: Adapter | None = None,
+        distilled: DistilledSigns | None = None,
         decisive: Mapping[str, str] | None = None,
     ) -> Adapter:
         """Fit the model by the recipe and publish it; a run of the same adapter that was killed goes on.
 
         Args:
             name: of the adapter.
-            metrics: figures for the manifest, beside those of the best epoch.
+            parent: the adapter that it was made with.
+            distilled: what the parent's titles, which it learned, are like.
             decisive: what decides the numbers, beside data, base and settings (see `training.fit.fit`).
 
         Raises:
@@ -69,11 +74,14 @@ class TrainingRun:
             recipe,
             self.settings,
             folder=folder,
-            identity=self._identity() | {"method": method, "parents": " ".join(parents)} | dict(decisive or {}),
+            identity=self._identity()
+            | {"method": method, "parent": parent.adapter_id if parent else ""}
+            | dict(decisive or {}),
             progress=self.progress,
         )
 
         def publish() -> Adapter:
+            diagnosis = self._diagnose(name, method, result, folder, parent, distilled)
             adapter = publish_adapter(
                 self.workspace,
                 name,
@@ -82,14 +90,32 @@ class TrainingRun:
                 self.settings,
                 result,
                 method=method,
-                parents=parents,
-                metrics=metrics,
+                parents=[parent.adapter_id] if parent else [],
+                diagnosis=diagnosis,
                 log=folder.metrics_path,
             )
             folder.remove()
             return adapter
 
         return self.processes.on_main(publish)
+
+    def _diagnose(
+        self,
+        name: str,
+        method: str,
+        result: FitResult,
+        folder: RunFolder,
+        parent: Adapter | None,
+        distilled: DistilledSigns | None,
+    ) -> Diagnosis:
+        log = read_rows(folder.metrics_path, remedy="train again")
+        windows = count_windows(self.dataset.split)
+        run = FinishedRun(name, method, self.settings.to_json(), result.history, log, windows)
+        diagnosis = diagnose(run, parent=read_run(parent) if parent else None, distilled=distilled)
+        for sign in diagnosis.signs:
+            remedy = for_shop(sign.remedy, shlex.quote(str(self.workspace.root)))
+            self.progress.note(f"{sign.level}: {sign.code}: {sign.seen}; {remedy}")
+        return diagnosis
 
     def _identity(self) -> dict[str, str]:
         dataset = self.dataset

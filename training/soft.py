@@ -10,11 +10,13 @@ from torch import Tensor
 from index.artifact import text_digest
 from index.grounding import Grounder
 from index.workspace import Workspace
-from training.adapter import Adapter
+from training.adapter import Adapter, read_adapter
 from training.batches import Batch, UpdateSize
 from training.curriculum import curriculum_weight, fixed_weight
 from training.distance import DistanceProbe
-from training.distillation import Distilled, describe_distilled, ensure_distilled
+from training.distillation import Distilled, ensure_distilled
+from training.distilled_signs import describe_distilled
+from training.failure_signs import DISTANCE_STUCK
 from training.fit import Plan
 from training.losses import curriculum_loss, title_loss
 from training.progress import Progress
@@ -22,7 +24,6 @@ from training.run import TrainingRun, open_run
 from training.settings import TrainSettings
 
 DISTILLED, REAL = 0, 1  # completion slots of a sample
-STUCK = 0.95  # d_t / d_0 beyond which the curriculum does not move: one of the paper's failure signs
 
 
 def soft_loss(scorer: Any, batch: Batch, size: UpdateSize, *, tau: float) -> tuple[Tensor, dict[str, float]]:
@@ -74,7 +75,7 @@ class SoftRecipe:
             "initial_distance": initial,
             "tau": tau,
         }
-        if epoch > 1 and self._settings.schedule == "adaptive" and distance > STUCK * initial:
+        if epoch > 1 and self._settings.schedule == "adaptive" and distance > DISTANCE_STUCK * initial:
             self._run.progress.note(
                 f"d_t is {distance / initial:.2f} of d_0: it does not fall, so the true titles hardly count "
                 f"(tau {tau:.2f}); compare the adapter with sft before you serve it"
@@ -120,15 +121,13 @@ def train_soft(
     """
     distilled = ensure_distilled(workspace, settings, progress, teacher=teacher)
     with open_run(workspace, settings, grounder, progress) as run:
-        truths = run.dataset.titles(run.dataset.split.train)
-        signs = describe_distilled(distilled.titles, truths, run.dataset)
-        progress.note("  ".join(f"{name} {value:.3f}" for name, value in signs.items()))
-        recipe = SoftRecipe(run, distilled)
+        signs = describe_distilled(distilled.titles, distilled.truths, run.dataset.catalog)
+        progress.note("  ".join(f"{name} {value:.3f}" for name, value in signs.metrics().items()))
         return run.train(
-            recipe,
+            SoftRecipe(run, distilled),
             name,
             method="soft",
-            parents=[distilled.teacher],
-            metrics=signs,
+            parent=read_adapter(workspace.adapter_dir(teacher)),
+            distilled=signs,
             decisive={"distilled titles": text_digest(*distilled.titles)},
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from training.batches import Batch, Sample, UpdateSize, collate
@@ -94,6 +95,26 @@ class Trainable:
         mine, size = self.processes.share(samples), self.settings.micro_batch_size
         largest_share = -(-len(samples) // self.processes.count)
         return [mine[begin : begin + size] for begin in range(0, largest_share, size)]
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Under FSDP, hold all weights whole on every process while the model writes titles, each process its own."""
+        self.unshard()
+        try:
+            yield
+        finally:
+            for module in self._shards():
+                module.reshard()
+                module.set_reshard_after_forward(True, recurse=False)
+
+    def unshard(self) -> None:
+        """Under FSDP, hold all weights whole on every process from now on."""
+        for module in self._shards():
+            module.set_reshard_after_forward(False, recurse=False)
+            module.unshard()
+
+    def _shards(self) -> list[FSDPModule]:
+        return [module for module in self.scorer.modules() if isinstance(module, FSDPModule)]
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of the learning weights on the CPU, whole."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from clients.commands.base import ensure_base
+from clients.commands.diagnose import draw_run
 from clients.commands.index import open_index
 from clients.progress import open_progress
 from clients.tables import say
@@ -17,7 +18,9 @@ from index.workspace import Workspace
 from training.adapter import Adapter, read_adapter
 from training.base_model import locate_base
 from training.dataset import check_trained_on, load_dataset
-from training.progress import Progress
+from training.diagnosis import read_diagnosis
+from training.processes import Processes
+from training.progress import Progress, Silence
 from training.settings import TrainSettings, resolve_settings, restore_settings
 from training.sft import train_sft
 from training.soft import train_soft
@@ -44,11 +47,13 @@ def train_adapter(
     """
     workspace = Workspace.open(root)
     settings = settings_for(workspace, preset, assignments, base_model=base_model)
-    progress = open_progress()
-    if base_model is not None:
-        workspace = _use_base(workspace, base_model, progress)
-    ensure_base(workspace, settings, progress)
-    grounder = open_index(workspace, progress).grounder
+    processes = Processes()
+    progress = open_progress() if processes.is_main else Silence()
+    with processes.accelerator.main_process_first():  # the others find what it made
+        if base_model is not None:
+            workspace = _use_base(workspace, base_model, progress)
+        ensure_base(workspace, settings, progress)
+        grounder = open_index(workspace, progress).grounder
     if method == "soft":
         ensure_adapter(workspace, "sft", settings, grounder, progress)
     return _train(workspace, method, settings, grounder, progress)
@@ -111,5 +116,8 @@ def _train(
     adapter = recipe(workspace, settings, grounder, progress)
     hr10 = adapter.facts.metrics.get("validation_hr10")
     measured = "" if hr10 is None else f", validation HR@10 {hr10:.4f}"
-    say(f"adapter: {adapter.adapter_id} in {adapter.path}{measured}")
+    if Processes().is_main:
+        say(f"adapter: {adapter.adapter_id} in {adapter.path}{measured}")
+        if (diagnosis := read_diagnosis(adapter)) is not None:
+            draw_run(workspace, adapter, diagnosis)
     return adapter

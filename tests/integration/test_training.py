@@ -59,30 +59,6 @@ def test_soft_starts_on_distilled_titles_and_follows_the_distance(trained_adapte
     assert {"distilled_unique", "distilled_true", "distilled_off_catalog"} <= set(soft.facts.metrics)
 
 
-def test_golden_prompts_are_what_plain_peft_computes(trained_shop, trained_adapters):
-    """Load the published folder with transformers and PEFT alone, and score the golden completions one by one."""
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    for adapter in trained_adapters.values():
-        base = AutoModelForCausalLM.from_pretrained(locate_base(trained_shop).path, local_files_only=True)
-        model = PeftModel.from_pretrained(base, adapter.path).eval()
-        for golden in adapter.golden:
-            ids = torch.tensor([[*golden.prompt_ids, *golden.completion_ids]])
-            wanted = torch.tensor(golden.completion_ids)
-            begin = len(golden.prompt_ids) - 1
-
-            def log_prob(ids=ids, wanted=wanted, begin=begin, model=model) -> float:
-                with torch.no_grad():
-                    steps = torch.log_softmax(model(input_ids=ids).logits[0, begin:-1], -1)
-                return float(steps.gather(1, wanted[:, None]).sum())
-
-            assert log_prob() == pytest.approx(golden.log_prob, abs=1e-3)
-            with model.disable_adapter():
-                assert log_prob() == pytest.approx(golden.base_log_prob, abs=1e-3)
-
-
 def test_the_adapters_differ_from_the_base_and_from_each_other(trained_adapters):
     sft, soft = trained_adapters["sft"].golden, trained_adapters["soft"].golden
     assert [golden.prompt_ids for golden in sft] == [golden.prompt_ids for golden in soft]

@@ -19,7 +19,20 @@ from index.workspace import ShopSettings, Workspace
 from serving.errors import ServingError
 from tests.tiny_shop import write_tiny_base
 
-VERBS = ["demo", "init", "base", "train", "index", "evaluate", "compare", "serve", "recommend", "score", "doctor"]
+VERBS = [
+    "demo",
+    "init",
+    "base",
+    "train",
+    "diagnose",
+    "index",
+    "evaluate",
+    "compare",
+    "serve",
+    "recommend",
+    "score",
+    "doctor",
+]
 
 
 def run(*arguments: str | Path) -> Result:
