@@ -80,6 +80,7 @@ class Method(StrEnum):
 Shop = Annotated[Path, typer.Argument(metavar="SHOP", help="The workspace's folder.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the table as JSON too.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")]
+Preset = Annotated[str | None, typer.Option(help="tiny (default for the stand-in) or paper (for any other).")]
 Url = Annotated[str, typer.Option("--url", metavar="URL", help="The server's address.")]
 K = Annotated[int, typer.Option("-k", min=1, max=100, help="How many items.")]
 
@@ -153,15 +154,46 @@ def train(
     base: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A Hugging Face base, kept in softrec.toml.")
     ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="tiny (default for the stand-in) or paper (for any other).")
-    ] = None,
+    preset: Preset = None,
     assignments: Set = None,
 ) -> None:
     """Train an adapter and publish it with its proof."""
     from clients.commands.train import train_adapter
 
     train_adapter(shop, method.value, base_model=base, preset=preset, assignments=assignments or [])
+
+
+@app.command()
+def sweep(
+    shop: Shop,
+    alphas: Annotated[str, typer.Option(metavar="A,B,...", help="Values of curriculum_alpha.")] = "0.1,1,10,100",
+    preset: Preset = None,
+    assignments: Set = None,
+    json: Json = None,
+) -> None:
+    """Train SOFT once per alpha, keep each, and publish the best by validation as soft."""
+    from clients.commands.sweep import sweep_alphas
+
+    sweep_alphas(shop, alphas, preset=preset, assignments=assignments or [], json_path=json)
+
+
+@app.command()
+def ablate(
+    shop: Shop,
+    only: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B,...", help="Of no-sa, no-sd, linear, step, distance-steps, distance-minilm; by default all."
+        ),
+    ] = "",
+    preset: Annotated[str | None, typer.Option(help="By default the settings of the shop's soft.")] = None,
+    assignments: Set = None,
+    json: Json = None,
+) -> None:
+    """Measure SOFT beside SOFT without its parts and beside fixed schedules."""
+    from clients.commands.ablate import ablate_soft
+
+    ablate_soft(shop, only, preset=preset, assignments=assignments or [], json_path=json)
 
 
 @app.command()

@@ -64,6 +64,7 @@ class AdapterFacts:
         parents: ids of the adapters it was made with (SOFT: the SFT adapter that wrote the distilled titles).
         settings: every resolved training setting.
         metrics: validation and training figures of the published epoch.
+        index_encoder: fingerprint of the encoder of the index by which that epoch was chosen; empty in old adapters.
     """
 
     method: str
@@ -80,6 +81,7 @@ class AdapterFacts:
     parents: tuple[str, ...]
     settings: Mapping[str, Any]
     metrics: Mapping[str, float]
+    index_encoder: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ def read_adapter(directory: Path) -> Adapter:
     Raises:
         MissingArtifactError, CorruptArtifactError, MismatchError: see `index.artifact.read_manifest`.
     """
-    command = f"softrec train {directory.name} {directory.parent.parent}"
+    # soft-alpha-10 and its like are SOFT's
+    command = f"softrec train {directory.name.partition('-')[0]} {directory.parent.parent}"
     manifest = read_manifest(directory, kind=ADAPTER_KIND, command=command)
     try:
         body = dict(manifest.body)

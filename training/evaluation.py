@@ -107,6 +107,7 @@ def evaluate_adapters(
     for name in names:
         adapter = adapters.get(name)
         mode = decoding or (adapter.facts.decoding.mode if adapter else "greedy")
+        model = None  # the one before goes first: two need not be in memory
         model = load_base(dataset.base.path, precision=settings.precision, device=processes.device)
         model = read_lora(model, adapter.path) if adapter else model
         written = writer.write(model, windows, decoding=mode, step=f"evaluate {name}")

@@ -42,6 +42,7 @@ def publish_adapter(
     result: FitResult,
     *,
     method: str,
+    index_encoder: str,
     parents: Sequence[str] = (),
     diagnosis: Diagnosis | None = None,
     log: Path | None = None,
@@ -71,12 +72,15 @@ def publish_adapter(
         code_version=version("softrec"),
         parents=tuple(parents),
         settings=settings.to_json(),
+        index_encoder=index_encoder,
         metrics={**result.best, **(diagnosis.metrics() if diagnosis else {})},
     )
     golden = golden_prompts(model, dataset, settings.golden_prompts)
     with write_artifact(workspace.adapter_dir(name), kind=ADAPTER_KIND) as draft:
         model.peft_config["default"].base_model_name_or_path = dataset.base.name  # no machine's path
-        model.save_pretrained(draft.path, save_embedding_layers=False)  # True would ask the hub
+        # not left to state_dict(), at which FSDP shards the weights again
+        learned = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+        model.save_pretrained(draft.path, save_embedding_layers=False, state_dict=learned)  # True would ask the hub
         (draft.path / "README.md").write_text(_model_card(name, facts, result), encoding="utf-8")
         _write_history(draft.path / HISTORY, result.history)
         if diagnosis is not None:

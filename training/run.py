@@ -34,6 +34,7 @@ class TrainingRun:
     Attributes:
         model: the base with a fresh LoRA.
         validation: measures the model as it stands.
+        index_encoder: fingerprint of the index's encoder.
     """
 
     workspace: Workspace
@@ -44,7 +45,7 @@ class TrainingRun:
     model: Any
     writer: TitleWriter
     validation: Validation
-    encoder: str
+    index_encoder: str
 
     def train(
         self,
@@ -90,6 +91,7 @@ class TrainingRun:
                 self.settings,
                 result,
                 method=method,
+                index_encoder=self.index_encoder,
                 parents=[parent.adapter_id] if parent else [],
                 diagnosis=diagnosis,
                 log=folder.metrics_path,
@@ -125,7 +127,7 @@ class TrainingRun:
             "catalog": dataset.catalog.digest,
             "training windows": windows_digest(dataset.split.train),
             "validation windows": windows_digest(dataset.split.validation),
-            "index encoder": self.encoder,
+            "index encoder": self.index_encoder,
             "softrec": version("softrec"),
             "torch": version("torch"),
         }
@@ -156,5 +158,5 @@ def open_run(
             model=model,
             writer=writer,
             validation=Validation(dataset, settings, processes, writer, grounder),
-            encoder=grounder.encoder.fingerprint,
+            index_encoder=grounder.encoder.fingerprint,
         )

@@ -14,6 +14,7 @@ from training.adapter import Adapter, read_adapter
 from training.curves import DARK, draw_curves
 from training.diagnosis import PAPER_RATIO, Diagnosis, read_diagnosis
 from training.distilled_signs import DistilledSigns
+from training.failure_signs import FailureSign
 from training.finished_run import for_shop, read_run
 from training.rank_correlation import RankCorrelation
 
@@ -55,6 +56,12 @@ def draw_run(workspace: Workspace, adapter: Adapter, diagnosis: Diagnosis) -> No
     say(f"curves: {picture}", f"page: {page}")
 
 
+def show_sign(sign: FailureSign, shop: str) -> None:
+    """Print one sign with its remedy, whose commands name the shop."""
+    say(f"{sign.level}: {sign.code}: {sign.seen} (threshold: {sign.threshold})")
+    say(f"  {for_shop(sign.remedy, shop)}")
+
+
 def _read(workspace: Workspace, name: str) -> Adapter:
     if name in ("base", "popularity"):
         raise RefusedError(f"{name} was not trained as an adapter: it has no run", remedy="name an adapter")
@@ -92,8 +99,7 @@ def _show(adapter: Adapter, diagnosis: Diagnosis, shop: str) -> None:
     if diagnosis.correlation:
         say(_describe_correlation(diagnosis.correlation))
     for sign in diagnosis.signs:
-        say(f"{sign.level}: {sign.code}: {sign.seen} (threshold: {sign.threshold})")
-        say(f"  {for_shop(sign.remedy, shop)}")
+        show_sign(sign, shop)
     if not diagnosis.signs:
         say("no known sign of failure")
     for text in diagnosis.unknown:

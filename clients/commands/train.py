@@ -49,14 +49,23 @@ def train_adapter(
     settings = settings_for(workspace, preset, assignments, base_model=base_model)
     processes = Processes()
     progress = open_progress() if processes.is_main else Silence()
-    with processes.accelerator.main_process_first():  # the others find what it made
-        if base_model is not None:
+    if base_model is not None:
+        with processes.accelerator.main_process_first():
             workspace = _use_base(workspace, base_model, progress)
+    grounder = prepare(workspace, method, settings, processes, progress)
+    return _train(workspace, method, settings, grounder, progress)
+
+
+def prepare(
+    workspace: Workspace, method: Method, settings: TrainSettings, processes: Processes, progress: Progress
+) -> Grounder:
+    """Make what the method needs and the shop lacks: base, index, for SOFT the SFT adapter. Returns the grounder."""
+    with processes.accelerator.main_process_first():  # the others find what it made
         ensure_base(workspace, settings, progress)
         grounder = open_index(workspace, progress).grounder
     if method == "soft":
         ensure_adapter(workspace, "sft", settings, grounder, progress)
-    return _train(workspace, method, settings, grounder, progress)
+    return grounder
 
 
 def _use_base(workspace: Workspace, base_model: str, progress: Progress) -> Workspace:

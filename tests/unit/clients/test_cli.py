@@ -24,6 +24,8 @@ VERBS = [
     "init",
     "base",
     "train",
+    "sweep",
+    "ablate",
     "diagnose",
     "index",
     "evaluate",
