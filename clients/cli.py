@@ -97,7 +97,7 @@ def demo(
 ) -> None:
     """The whole story on a small made-up shop: train, evaluate, serve, ask."""
     from serving.settings import read_settings
-    from serving.vllm_environment import prepare_environment, runs_on_cpu
+    from training.vllm_environment import prepare_environment, runs_on_cpu
 
     prepare_environment(os.environ, on_cpu=runs_on_cpu())  # torch reads some of it, and training imports torch
     from clients.commands.demo import run_demo
@@ -156,11 +156,35 @@ def train(
     ] = None,
     preset: Preset = None,
     assignments: Set = None,
+    generator: Annotated[
+        str | None, typer.Option(metavar="torch|vllm", help="What writes titles inside training. By default torch.")
+    ] = None,
+    report_to: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Trackers: tensorboard, mlflow, wandb. By default none.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show samples, lengths, time and memory; train and write nothing.")
+    ] = False,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="With --dry-run: write its figures as JSON too.")
+    ] = None,
 ) -> None:
     """Train an adapter and publish it with its proof."""
+    changes = [*(assignments or [])]
+    changes += [f"generator={generator}"] if generator is not None else []
+    changes += [f"report_to={report_to}"] if report_to is not None else []
+    if dry_run:
+        from clients.commands.dry_run import look_ahead
+
+        look_ahead(shop, method.value, base_model=base, preset=preset, assignments=changes, json_path=json)
+        return
+    if json is not None:
+        from clients.errors import RefusedError
+
+        raise RefusedError("--json holds the figures of a dry run", remedy="add --dry-run")
     from clients.commands.train import train_adapter
 
-    train_adapter(shop, method.value, base_model=base, preset=preset, assignments=assignments or [])
+    train_adapter(shop, method.value, base_model=base, preset=preset, assignments=changes)
 
 
 @app.command()

@@ -187,11 +187,10 @@ def read_manifest(directory: Path, *, kind: str, command: str) -> Manifest:
 
 
 def _write_manifest(draft: Draft, kind: str) -> None:
-    files = {
-        path.relative_to(draft.path).as_posix(): file_digest(path)
-        for path in sorted(draft.path.rglob("*"))
-        if path.is_file()
-    }
+    paths = [path for path in sorted(draft.path.rglob("*")) if path.is_file()]
+    for path in paths:  # safetensors writes for its owner alone, and a server may be another user's
+        path.chmod(0o644)
+    files = {path.relative_to(draft.path).as_posix(): file_digest(path) for path in paths}
     body = json.loads(json.dumps(draft.body))  # what a reader will see: tuples are lists, keys are text
     content = {
         "kind": kind,

@@ -1,6 +1,6 @@
 """vLLM in this process's company: `AsyncLLM` here, its engine core in a process of its own.
 
-The only module that imports vllm. Call `serving.vllm_environment.prepare_environment` before importing it.
+The only module that imports vllm. Call `training.vllm_environment.prepare_environment` before importing it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from serving.reaper import Reaper
 from serving.turns import Turns
 from serving.vllm_environment import starting_engine
 
-# A fresh integer per load in this process: vLLM keys its prefix cache by it, so an id is never used twice
+# A fresh integer per load in this process: vLLM tells loaded adapters apart by it
 _fresh_lora_ids = itertools.count(1)
 
 

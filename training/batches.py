@@ -20,10 +20,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Token ids of a prompt and of the completions to be learned after it."""
+    """Token ids of a prompt and of the completions to be learned after it.
+
+    Attributes:
+        name: tells a person which it is: whose window, and what came next.
+    """
 
     prompt_ids: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...]
+    name: str = ""
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + sum(map(len, self.completions))

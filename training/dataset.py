@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from index.artifact import text_digest
 from index.catalog import Catalog, read_catalog
@@ -12,8 +12,9 @@ from index.workspace import Workspace
 from training.adapter import Adapter, check_adapter
 from training.base_model import BaseModel, locate_base
 from training.batches import Sample
-from training.errors import EmptyDataError
+from training.guards import check_context, describe_window
 from training.interactions import load_interactions
+from training.learnable import LeftOut, select_learnable
 from training.progress import Progress
 from training.prompt import PromptRenderer, PromptTemplate
 from training.settings import TrainSettings
@@ -25,13 +26,15 @@ class Dataset:
     """Everything a training step reads of a workspace, loaded once.
 
     Attributes:
-        split: its training windows have targets short enough to be written (`PromptRenderer.fits`).
+        split: its training windows can be learned from (see `training.learnable`).
+        left_out: those that cannot.
     """
 
     catalog: Catalog
     split: DataSplit
     base: BaseModel
     renderer: PromptRenderer
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def prompts(self, windows: Sequence[Window]) -> list[tuple[int, ...]]:
         """Token ids of each window's history."""
@@ -45,8 +48,10 @@ class Dataset:
     def samples(self, windows: Sequence[Window], *completions: Sequence[str]) -> list[Sample]:
         """One sample per window, with one completion from each list of titles."""
         return [
-            Sample(prompt, tuple(map(self.renderer.completion_ids, titles)))
-            for prompt, titles in zip(self.prompts(windows), zip(*completions, strict=True), strict=True)
+            Sample(prompt, tuple(map(self.renderer.completion_ids, titles)), describe_window(window, self.catalog))
+            for window, prompt, titles in zip(
+                windows, self.prompts(windows), zip(*completions, strict=True), strict=True
+            )
         ]
 
 
@@ -77,11 +82,13 @@ def load_split(workspace: Workspace, settings: TrainSettings) -> tuple[Catalog, 
 
 
 def load_dataset(workspace: Workspace, settings: TrainSettings, progress: Progress) -> Dataset:
-    """Load what training needs; say how many windows are used and how many targets are too long to be written.
+    """Load what training needs; say how many training windows are left out, and why.
 
     Raises:
         MissingArtifactError: no catalog, log or base yet; names the command.
         EmptyDataError: nothing is left to train on.
+        SettingError: prompts and titles may exceed the base's context.
+        TrainingError: base and catalog do not suit each other (see `training.learnable.select_learnable`).
         MismatchError: the stand-in base was trained on another part of the log.
     """
     catalog, split = load_split(workspace, settings)
@@ -94,18 +101,12 @@ def load_dataset(workspace: Workspace, settings: TrainSettings, progress: Progre
             remedy=f"run `softrec base {workspace.root}` again, with the same --set min_history and max_history",
         )
     renderer = base.renderer(template_of(workspace, settings))
-    train = tuple(window for window in split.train if renderer.fits(catalog.titles[window.target]))
-    if not train:
-        raise EmptyDataError(
-            f"no training target is at most {settings.max_title_tokens} tokens long", remedy="--set max_title_tokens=N"
-        )
-    if len(train) < len(split.train):
-        progress.note(
-            f"{len(split.train) - len(train)} training windows left out: their title is longer than "
-            f"{settings.max_title_tokens} tokens (max_title_tokens)"
-        )
+    check_context(base, renderer)
+    train, left_out = select_learnable(split.train, catalog, renderer)
+    for note in left_out.notes(renderer.template):
+        progress.note(note)
     split = DataSplit(train, split.validation, split.test, split.histories, split.available)
-    return Dataset(catalog, split, base, renderer)
+    return Dataset(catalog, split, base, renderer, left_out)
 
 
 def check_trained_on(adapter: Adapter, dataset: Dataset) -> None:

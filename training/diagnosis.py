@@ -17,13 +17,15 @@ from training.distilled_signs import DistilledSigns
 from training.failure_signs import FailureSign, find_failure_signs, validated_alike
 from training.finished_run import Distance, FinishedRun, Row
 from training.rank_correlation import RankCorrelation, rank_correlation
+from training.settings import IDLE
 
 DIAGNOSIS = "diagnosis.json"
 PAPER_RATIO = 0.47  # SOFT: epoch-1 loss on distilled data over that on real data
 
 # settings that decide neither the windows nor the loss of an SFT epoch
 _IRRELEVANT = {
-    *("preset", "max_epochs", "patience", "micro_batch_size", "checkpoint_every", "generator", "golden_prompts"),
+    *IDLE,
+    *("max_epochs", "patience", "micro_batch_size", "generator", "golden_prompts"),
     *("beams", "length_penalty", "decode_batch_size", "validation_windows", "test_windows"),
     *("schedule", "curriculum_alpha", "distance_samples", "distance_every", "distance_encoder"),
 }

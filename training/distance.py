@@ -24,10 +24,11 @@ class DistanceProbe:
         chosen = np.sort(np.random.default_rng(settings.seed).choice(len(train), n, replace=False))
         self.windows: list[Window] = [train[at] for at in chosen]
         self._run = run
-        self._encoder = open_encoder(
-            settings.distance_encoder, base_dir=run.dataset.base.path, device=str(run.processes.device)
-        )
-        self._true_vectors = self._encoder.encode(run.dataset.titles(self.windows))
+        if run.processes.is_main:  # which measures for all
+            self._encoder = open_encoder(
+                settings.distance_encoder, base_dir=run.dataset.base.path, device=str(run.processes.device)
+            )
+            self._true_vectors = self._encoder.encode(run.dataset.titles(self.windows))
 
     def distance(self) -> float:
         """d_t of the model as it stands."""

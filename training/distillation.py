@@ -21,6 +21,7 @@ from index.workspace import Workspace
 from training.adapter import Adapter, read_adapter
 from training.dataset import Dataset, check_trained_on, load_dataset, windows_digest
 from training.errors import EmptyDataError
+from training.guards import check_distilled
 from training.language_model import load_base, read_lora
 from training.processes import Processes
 from training.progress import Progress
@@ -67,6 +68,7 @@ def ensure_distilled(
     try:
         stored = read_distilled(workspace.distilled_path)
         if stored.provenance == provenance:
+            check_distilled(stored.titles, dataset.split.train, workspace.distilled_path)
             return stored
         changed = [name for name, value in provenance.items() if stored.provenance.get(name) != value]
         progress.note(f"the distilled titles were made with another {', '.join(changed)}: distilling anew")
@@ -79,7 +81,12 @@ def _distill(
     workspace: Workspace, adapter: Adapter, dataset: Dataset, settings: TrainSettings, progress: Progress
 ) -> Distilled:
     processes = Processes()
-    base = load_base(dataset.base.path, precision=settings.precision, device=processes.device)
+    base = load_base(
+        dataset.base.path,
+        precision=settings.precision,
+        quantization=settings.quantization,
+        device=processes.device,
+    )
     model = read_lora(base, adapter.path)
     windows = dataset.split.train
     with open_writer(dataset, settings, processes, progress) as writer:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,11 +22,13 @@ from torch import Tensor
 
 from training.batches import Sample, update_batches
 from training.errors import DivergedError
+from training.guards import check_samples
 from training.interruption import Interruption, catch_signals
 from training.processes import Processes
 from training.progress import Advance, Progress
 from training.run_folder import RunFolder
-from training.settings import TrainSettings
+from training.settings import IDLE, TrainSettings
+from training.trackers import Trackers
 from training.trainable import Loss, Trainable
 
 
@@ -122,9 +124,10 @@ class _Run:
         recipe: Recipe,
         folder: RunFolder,
         settings: TrainSettings,
+        trackers: Trackers,
         progress: Progress,
     ) -> None:
-        self.processes, self.recipe, self.folder = processes, recipe, folder
+        self.processes, self.recipe, self.folder, self.trackers = processes, recipe, folder, trackers
         self.settings, self.progress = settings, progress
         self.trainable = Trainable(processes, scorer, settings)
         self.lengths = [len(sample) for sample in recipe.samples]
@@ -152,6 +155,7 @@ class _Run:
     def log(self, event: str, row: Mapping[str, float]) -> None:
         if self.processes.is_main:
             self.folder.log(event, row)
+            self.trackers.log(self.place.step, row)
 
     def train_epoch(self, interruption: Interruption) -> None:
         """Do what is left of the epoch's updates."""
@@ -161,7 +165,7 @@ class _Run:
         )
         with self.progress.step(f"epoch {place.epoch}", self.updates - place.update) as advance:
             while place.update < self.updates:
-                with interruption.at_once(), self.trainable.whole() if self._may_measure() else nullcontext():
+                with self._measuring(interruption) if self._may_measure() else nullcontext():
                     plan = self.recipe.plan(place.epoch, place.update)
                 if plan.figures != place.figures:
                     place.figures = plan.figures
@@ -172,6 +176,12 @@ class _Run:
                     self.save()
                 if stops:
                     interruption.stop()
+
+    @contextmanager
+    def _measuring(self, interruption: Interruption) -> Iterator[None]:
+        """The model may write titles; a signal ends that at once, since the run was saved just before."""
+        with interruption.at_once(), self.trainable.whole():
+            yield
 
     def _saves_now(self) -> bool:
         """A checkpoint is due: after so many updates, before the model is measured, and at the epoch's end."""
@@ -232,6 +242,7 @@ def fit(
     folder: RunFolder,
     identity: Mapping[str, str],
     progress: Progress,
+    trackers: Trackers | None = None,
 ) -> FitResult:
     """Train the scorer's trainable weights with early stopping; leave the best epoch's in it.
 
@@ -241,22 +252,26 @@ def fit(
 
     Args:
         folder: where the run keeps its checkpoint and its log. A run of the same identity that was killed goes on.
-        identity: what decides the run's numbers, beside the settings and the number of processes.
+        identity: what decides the run's numbers, beside the settings and the layout of the processes.
+        trackers: get every logged row too; None: there are none.
 
     Raises:
-        DivergedError: a loss or a gradient is not finite.
+        EmptyDataError: samples without a token to learn; names them.
+        DivergedError: a loss or a gradient is not finite; names the samples.
+        TrainingError: another process is at this run.
         StoppedError: SIGTERM or SIGINT came; the state is saved.
         OSError: a checkpoint could not be written; the last one stays.
     """
-    run = _Run(processes, scorer, recipe, folder, settings, progress)
-    decisive = dict(identity) | {
-        name: str(value) for name, value in settings.to_json().items() if name != "checkpoint_every"
-    }
-    decisive["processes"] = str(processes.count)
-    state = processes.on_main(lambda: folder.open(decisive, progress))
-    if state is not None:
-        run.restore(state)
-    with catch_signals() as interruption:
+    check_samples(recipe.samples)
+    run = _Run(processes, scorer, recipe, folder, settings, trackers or Trackers(), progress)
+    decisive = dict(identity) | {name: str(value) for name, value in settings.to_json().items() if name not in IDLE}
+    decisive["processes"] = processes.layout
+    with ExitStack() as stack:
+        processes.on_main(lambda: stack.enter_context(folder.lock()))
+        state = processes.on_main(lambda: folder.open(decisive, progress))
+        if state is not None:
+            run.restore(state)
+        interruption = stack.enter_context(catch_signals())
         while not run.place.is_over:
             run.train_epoch(interruption)
             with interruption.at_once():

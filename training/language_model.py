@@ -9,22 +9,47 @@ import torch
 from torch import Tensor
 
 from training.batches import Batch
-from training.errors import SettingError
+from training.errors import SettingError, TrainingError
+from training.four_bit import four_bit_config, make_exact_on_cpu
+from training.guards import check_exact_attention
 from training.losses import token_log_probs
-from training.settings import Precision, TrainSettings
+from training.settings import Precision, Quantization, TrainSettings
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def load_base(path: Path, *, precision: Precision, device: torch.device | str = "cpu") -> Any:
-    """Load a causal language model from a folder. Attention is sdpa: exact with the masks of `training.batches`."""
+def load_base(
+    path: Path, *, precision: Precision, quantization: Quantization = "none", device: torch.device | str = "cpu"
+) -> Any:
+    """Load a causal language model from a folder. Attention is sdpa: exact with the masks of `training.batches`.
+
+    Raises:
+        SettingError: `quantization` is "4bit", and bitsandbytes is missing or cannot do this base here.
+        TrainingError: the folder holds no such model, or one that cannot attend by sdpa.
+    """
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=DTYPES[precision], attn_implementation="sdpa", local_files_only=True
+    dtype, device = DTYPES[precision], torch.device(device)
+    # a quantized model is made where it is used, and must not be cast afterwards
+    chosen = (
+        {"quantization_config": four_bit_config(dtype), "device_map": {"": device}} if quantization == "4bit" else {}
     )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, attn_implementation="sdpa", local_files_only=True, **chosen
+        )
+    except (OSError, ValueError) as error:  # no weights, no model_type, an architecture without sdpa
+        raise TrainingError(
+            f"{path} cannot be loaded as a causal language model ({str(error).splitlines()[0]})",
+            remedy="name a folder or hub model with config.json and safetensors of a decoder such as Llama",
+        ) from error
+    check_exact_attention(model)
     model.generation_config = None  # nothing is inherited from it; decoding is training.beam's
-    return model.to(device)
+    if quantization == "none":
+        return model.to(device)
+    if device.type == "cpu":
+        make_exact_on_cpu(model)
+    return model
 
 
 def add_lora(base: Any, settings: TrainSettings) -> Any:

@@ -29,7 +29,7 @@ from training.diagnosis import DIAGNOSIS, Diagnosis
 from training.errors import DivergedError
 from training.finished_run import HISTORY, METRICS
 from training.fit import FitResult
-from training.language_model import completion_log_probs
+from training.language_model import completion_log_probs, load_base, read_lora
 from training.settings import TrainSettings
 
 
@@ -75,12 +75,15 @@ def publish_adapter(
         index_encoder=index_encoder,
         metrics={**result.best, **(diagnosis.metrics() if diagnosis else {})},
     )
-    golden = golden_prompts(model, dataset, settings.golden_prompts)
     with write_artifact(workspace.adapter_dir(name), kind=ADAPTER_KIND) as draft:
         model.peft_config["default"].base_model_name_or_path = dataset.base.name  # no machine's path
         # not left to state_dict(), at which FSDP shards the weights again
         learned = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
         model.save_pretrained(draft.path, save_embedding_layers=False, state_dict=learned)  # True would ask the hub
+        if settings.quantization != "none":  # golden prompts prove it on the base that is served: the whole one
+            base = load_base(dataset.base.path, precision=settings.precision, device=next(model.parameters()).device)
+            model = read_lora(base, draft.path)
+        golden = golden_prompts(model, dataset, settings.golden_prompts)
         (draft.path / "README.md").write_text(_model_card(name, facts, result), encoding="utf-8")
         _write_history(draft.path / HISTORY, result.history)
         if diagnosis is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -24,6 +24,7 @@ from training.publishing import publish_adapter
 from training.run_folder import RunFolder
 from training.settings import TrainSettings
 from training.title_writer import TitleWriter, open_writer
+from training.trackers import open_trackers
 from training.validation import Validation
 
 
@@ -69,17 +70,21 @@ class TrainingRun:
             DivergedError, StoppedError, OSError: see `training.fit.fit`; nothing is published.
         """
         folder = RunFolder(self.workspace.run_dir(check_adapter_name(name)))
-        result = fit(
-            self.processes,
-            CompletionScorer(self.model),
-            recipe,
-            self.settings,
-            folder=folder,
-            identity=self._identity()
-            | {"method": method, "parent": parent.adapter_id if parent else ""}
-            | dict(decisive or {}),
-            progress=self.progress,
+        made_with = {"method": method, "parent": parent.adapter_id if parent else "", **(decisive or {})}
+        trackers = open_trackers(
+            self.settings.report_to, self.workspace.reports_dir / "trackers", name, self.settings.to_json()
         )
+        with closing(trackers):
+            result = fit(
+                self.processes,
+                CompletionScorer(self.model),
+                recipe,
+                self.settings,
+                folder=folder,
+                identity=self._identity() | made_with,
+                trackers=trackers,
+                progress=self.progress,
+            )
 
         def publish() -> Adapter:
             diagnosis = self._diagnose(name, method, result, folder, parent, distilled)
@@ -147,7 +152,13 @@ def open_run(
     """
     processes = Processes()
     dataset = load_dataset(workspace, settings, progress)
-    model = add_lora(load_base(dataset.base.path, precision=settings.precision, device=processes.device), settings)
+    base = load_base(
+        dataset.base.path,
+        precision=settings.precision,
+        quantization=settings.quantization,
+        device=processes.device,
+    )
+    model = add_lora(base, settings)
     with open_writer(dataset, settings, processes, progress) as writer:
         yield TrainingRun(
             workspace=workspace,

@@ -4,16 +4,19 @@
       run.json       what decides the run's numbers; a run of anything else begins anew
       checkpoint     the newest state, whole or not there
       metrics.jsonl  one line per update, measurement of d_t, and epoch
+      lock           held by the process that trains
 
 A run that was published leaves no folder: its log lies with the adapter.
 """
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,13 +25,14 @@ import torch
 
 from index.artifact import naming, write_file
 from index.errors import CorruptArtifactError
+from training.errors import TrainingError
 from training.progress import Progress
 
 
 class RunFolder:
     """The folder of one run; made if it is missing, emptied if it holds another run.
 
-    Only one process may write to it. See `training.fit` for what a state holds.
+    Only one process may write to it, and does so under `lock`. See `training.fit` for what a state holds.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,6 +40,24 @@ class RunFolder:
         self._checkpoint = path / "checkpoint"
         self._identity = path / "run.json"
         self.metrics_path = path / "metrics.jsonl"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes out while the context is open; a process that dies lets go.
+
+        Raises:
+            TrainingError: another process is at this run.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise TrainingError(
+                    f"another process trains in {self.path}",
+                    remedy="wait for it or end it; workers of a killed torchrun outlive it",
+                ) from error
+            yield
 
     def open(self, identity: Mapping[str, str], progress: Progress) -> dict[str, Any] | None:
         """Return the state to go on from, or None for a run that begins.
@@ -52,7 +74,7 @@ class RunFolder:
             changed = sorted(name for name in stored | dict(identity) if stored.get(name) != identity.get(name))
             if self._checkpoint.is_file():
                 progress.note(f"an unfinished run is thrown away, since it had another {', '.join(changed)}")
-            self.remove()
+            self._empty()
         elif stored is not None and self._checkpoint.is_file():
             state = self._read_checkpoint()
             self._cut_metrics(int(state["metrics_bytes"]))
@@ -80,6 +102,10 @@ class RunFolder:
     def remove(self) -> None:
         """Remove the folder with all that it holds."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def _empty(self) -> None:
+        for path in (self._checkpoint, self._identity, self.metrics_path):
+            path.unlink(missing_ok=True)
 
     def _read_identity(self) -> dict[str, str] | None:
         try:

@@ -14,6 +14,9 @@ Precision = Literal["fp32", "bf16"]
 Quantization = Literal["none", "4bit"]
 GeneratorName = Literal["torch", "vllm"]
 
+# what neither the weights nor the figures of a run depend on
+IDLE = frozenset({"preset", "checkpoint_every", "report_to"})
+
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "precision": get_args(Precision),
     "quantization": get_args(Quantization),
@@ -55,6 +58,7 @@ class TrainSettings:
         distance_every: updates between two measurements of d_t within an epoch; 0: once, before each epoch.
         distance_encoder: what embeds titles for d_t: "base" (its last token), "minilm", or a sentence-transformers
             name or folder.
+        report_to: trackers beside metrics.jsonl, comma-separated (see `training.trackers`); "none": no other.
         golden_prompts: prompts stored with their log-probabilities, for the server's proof.
     """
 
@@ -91,6 +95,7 @@ class TrainSettings:
     distance_every: int = 0
     distance_encoder: str = "base"
     golden_prompts: int = 8
+    report_to: str = "none"
 
     def __post_init__(self) -> None:
         positive = (
@@ -109,6 +114,10 @@ class TrainSettings:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise SettingError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if self.generator == "vllm" and self.quantization != "none":
+            raise SettingError(
+                "generator=vllm writes titles with the whole base, not with a 4-bit one", remedy="--set generator=torch"
+            )
         if self.min_history > self.max_history:
             raise SettingError(f"min_history {self.min_history} exceeds max_history {self.max_history}")
         if self.batch_size % self.micro_batch_size:

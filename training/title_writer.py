@@ -83,4 +83,19 @@ def open_writer(
     dataset: Dataset, settings: TrainSettings, processes: Processes, progress: Progress
 ) -> Iterator[TitleWriter]:
     """Open the writer that the settings name; a vLLM engine ends with the context."""
-    yield TitleWriter(dataset, settings, processes, progress)
+    if settings.generator == "torch":
+        yield TitleWriter(dataset, settings, processes, progress)
+        return
+    from training.vllm_engine import EngineOptions
+    from training.vllm_writer import VllmWriter
+
+    options = EngineOptions(
+        precision=settings.precision,
+        max_model_len=settings.max_prompt_tokens + dataset.renderer.max_new_tokens,
+        max_lora_rank=settings.lora_rank,
+        merge=settings.precision == "fp32",
+        device=processes.device,
+        kv_cache_bytes=(1 if processes.device.type == "cpu" else 8) << 30,
+    )
+    with VllmWriter.open(dataset.base.path, options) as vllm:
+        yield TitleWriter(dataset, settings, processes, progress, vllm.generate)

@@ -27,14 +27,14 @@ from training.failure_signs import sampling_noise
 from training.finished_run import read_run
 from training.processes import Processes
 from training.progress import Progress, Silence
-from training.settings import TrainSettings
+from training.settings import IDLE, TrainSettings
 from training.soft import train_soft
 from training.variants import Variant
 
 SOFT = "soft"
 
 # neither the weights nor the validation figures of an adapter depend on these
-_IDLE = ("preset", "checkpoint_every", "test_windows")
+_IDLE = IDLE | {"test_windows"}
 
 
 @dataclass(frozen=True)

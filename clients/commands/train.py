@@ -24,6 +24,7 @@ from training.progress import Progress, Silence
 from training.settings import TrainSettings, resolve_settings, restore_settings
 from training.sft import train_sft
 from training.soft import train_soft
+from training.trackers import parse_trackers
 
 Method = Literal["sft", "soft"]
 
@@ -47,6 +48,7 @@ def train_adapter(
     """
     workspace = Workspace.open(root)
     settings = settings_for(workspace, preset, assignments, base_model=base_model)
+    parse_trackers(settings.report_to)  # a wrong name should not cost the base first
     processes = Processes()
     progress = open_progress() if processes.is_main else Silence()
     if base_model is not None:

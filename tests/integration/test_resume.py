@@ -32,7 +32,8 @@ def shop(trained_shop: Workspace, tmp_path: Path) -> Workspace:
 
 
 def start(shop: Workspace) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "clients", "train", "soft", str(shop.root), *settings_arguments(checkpoint_every=7)]
+    settings = settings_arguments(checkpoint_every=7)
+    command = [sys.executable, "-m", "clients", "train", "soft", str(shop.root), *settings]
     return subprocess.Popen(command, env={**os.environ}, stderr=subprocess.PIPE, text=True)
 
 

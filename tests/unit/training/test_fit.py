@@ -18,7 +18,7 @@ from index.errors import CorruptArtifactError
 from tests.notes import Notes
 from tests.random_llama import random_llama
 from training.batches import Batch, Sample, UpdateSize
-from training.errors import DivergedError, StoppedError
+from training.errors import DivergedError, StoppedError, TrainingError
 from training.fit import FitResult, Plan, fit
 from training.language_model import CompletionScorer, add_lora
 from training.processes import Processes
@@ -28,7 +28,7 @@ from training.settings import PRESETS
 from training.sft import sft_loss
 
 SETTINGS = replace(PRESETS["tiny"], batch_size=2, micro_batch_size=1, max_epochs=6, patience=2, warmup_steps=0)
-SAMPLES = [Sample((1,), ((2, 3),)) for _ in range(4)]
+SAMPLES = [Sample((1,), ((2, 3),), "user 7 -> 'Doom'") for _ in range(4)]
 
 
 class Scale(torch.nn.Module):
@@ -37,6 +37,9 @@ class Scale(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        return self.weight.expand(len(batch.labels))
 
 
 def pull_up(scorer: Any, batch: Batch, size: UpdateSize) -> tuple[torch.Tensor, dict[str, float]]:
@@ -99,7 +102,8 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
     with torch.no_grad():
         model.weight.fill_(float("nan"))
     with pytest.raises(
-        DivergedError, match=r"epoch 1, update 1: loss is nan; nothing is published; lower the learning"
+        DivergedError,
+        match="update 1: the loss is not finite, because of user 7 -> 'Doom'; nothing is published; lower",
     ):
         fit(
             Processes(),
@@ -265,3 +269,11 @@ def test_a_changed_checkpoint_is_refused(tmp_path):
     (tmp_path / "checkpoint").write_bytes(data)
     with pytest.raises(CorruptArtifactError, match=r"checkpoint: changed since it was written.*remove"):
         wander(tmp_path, Silence())
+
+
+def test_a_second_process_at_the_same_run_is_refused(tmp_path):
+    """flock holds per open file, so two objects in one process stand for two processes."""
+    first = RunFolder(tmp_path)
+    with first.lock(), pytest.raises(TrainingError, match=r"another process trains in .*; wait for it or end it"):
+        wander(tmp_path, Silence())
+    wander(tmp_path, Silence())

@@ -1,0 +1,48 @@
+"""`softrec train METHOD SHOP --dry-run`: what a run would learn from and take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from clients.commands.train import settings_for
+from clients.dry_run_view import show_dry_run
+from clients.progress import open_progress
+from clients.tables import write_json
+from index.workspace import Workspace
+from training.dry_run import DryRun, Method, dry_run
+from training.processes import Processes
+from training.progress import Silence
+
+
+def look_ahead(
+    root: Path,
+    method: Method,
+    *,
+    base_model: str | None = None,
+    preset: str | None = None,
+    assignments: Sequence[str] = (),
+    json_path: Path | None = None,
+) -> DryRun:
+    """Print what `clients.commands.train.train_adapter` would learn from and take; the workspace stays as it is.
+
+    Args:
+        base_model, preset, assignments: see `train_adapter`.
+        json_path: where the same goes as JSON.
+
+    Raises:
+        MissingArtifactError: the base is not there yet, or the catalog or the log.
+        TrainingError: whatever would stop the run before its first update.
+    """
+    workspace = Workspace.open(root)
+    settings = settings_for(workspace, preset, assignments, base_model=base_model)
+    if base_model is not None:
+        workspace = Workspace(workspace.root, replace(workspace.settings, base_model=base_model))
+    processes = Processes()
+    progress = open_progress() if processes.is_main else Silence()
+    found = dry_run(workspace, method, settings, processes, progress)
+    if processes.is_main:
+        show_dry_run(found)
+        write_json(json_path, found.to_json())
+    return found
