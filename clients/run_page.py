@@ -10,7 +10,7 @@ from clients.pages import render_page
 from index.artifact import write_file
 from training.adapter import Adapter
 from training.diagnosis import PAPER_RATIO, Diagnosis
-from training.finished_run import FinishedRun, for_shop
+from training.finished_run import FinishedRun, columns_of, for_shop
 
 
 def write_run_page(
@@ -39,7 +39,7 @@ def write_run_page(
         dark=_as_address(dark),
         diagnosis=diagnosis,
         paper_ratio=PAPER_RATIO,
-        columns=list(dict.fromkeys(name for row in diagnosis.epochs for name in row)),
+        columns=columns_of(diagnosis.epochs),
         unknown=[for_shop(text, shop) for text in diagnosis.unknown],
     )
     write_file(path, page)

@@ -115,6 +115,16 @@ class FinishedRun:
         return placed
 
 
+def columns_of(rows: Sequence[Row]) -> list[str]:
+    """The figures that any of the rows has, in the order of the fullest row: a loss is absent where it was not computed.
+
+    Example:
+        >>> columns_of([{"epoch": 1, "hr10": 0.1}, {"epoch": 2, "loss_real": 2.0, "hr10": 0.2}])
+        ['epoch', 'loss_real', 'hr10']
+    """
+    return list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
+
+
 def for_shop(text: str, shop: str) -> str:
     """Put a workspace in the place of SHOP, the one that `FinishedRun.command` leaves open: workspaces are copied."""
     return text.replace("SHOP", shop)

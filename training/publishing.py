@@ -27,7 +27,7 @@ from training.batches import Sample, collate
 from training.dataset import Dataset
 from training.diagnosis import DIAGNOSIS, Diagnosis
 from training.errors import DivergedError
-from training.finished_run import HISTORY, METRICS
+from training.finished_run import HISTORY, METRICS, columns_of
 from training.fit import FitResult
 from training.language_model import completion_log_probs, load_base, read_lora
 from training.settings import TrainSettings
@@ -135,7 +135,7 @@ def _write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
 
 
 def _model_card(name: str, facts: AdapterFacts, result: FitResult) -> str:
-    columns = list(dict.fromkeys(name for row in result.history for name in row))
+    columns = columns_of(result.history)
     cells = ([f"{row[name]:.4g}" if name in row else "" for name in columns] for row in result.history)
     table = [columns, ["---"] * len(columns), *cells]
     lines = "\n".join("| " + " | ".join(line) + " |" for line in table)

@@ -15,7 +15,7 @@ from training.curves import DARK, draw_curves
 from training.diagnosis import PAPER_RATIO, Diagnosis, read_diagnosis
 from training.distilled_signs import DistilledSigns
 from training.failure_signs import FailureSign
-from training.finished_run import for_shop, read_run
+from training.finished_run import columns_of, for_shop, read_run
 from training.rank_correlation import RankCorrelation
 
 
@@ -74,7 +74,7 @@ def _read(workspace: Workspace, name: str) -> Adapter:
 
 def _show(adapter: Adapter, diagnosis: Diagnosis, shop: str) -> None:
     windows = diagnosis.windows.get("validation")
-    columns = dict.fromkeys(name for row in diagnosis.epochs for name in row)
+    columns = columns_of(diagnosis.epochs)
     show_table(
         [{name: _figure(row.get(name)) for name in columns} for row in diagnosis.epochs],
         title=f"{adapter.adapter_id}: epoch {diagnosis.best_epoch} of {len(diagnosis.epochs)} is published",
