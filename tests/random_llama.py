@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from training.block_attention import IN_BLOCKS
+
 
 def random_llama(vocabulary: int, *, seed: int = 0, **changes: Any) -> Any:
-    """A model in eval mode with grouped-query attention; `changes` are fields of its LlamaConfig.
+    """A model in eval mode with grouped-query attention, attending as `load_base` has it; `changes` are fields of its
+    LlamaConfig.
 
     Weights are drawn wide enough (0.4) for peaked distributions: argmax and beams are then no matter of rounding.
     """
@@ -22,5 +25,6 @@ def random_llama(vocabulary: int, *, seed: int = 0, **changes: Any) -> Any:
         "num_key_value_heads": 2,
         "max_position_embeddings": 64,
         "initializer_range": 0.4,
+        "attn_implementation": IN_BLOCKS,
     }
     return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **(fields | changes))).eval()

@@ -1,21 +1,24 @@
 """Prompts and their completions as tensors.
 
-A sample is one prompt with one or more completions. They share one row,
+A sample is one prompt with one or more completions, one after the other,
 
-    prompt | completion 1 | completion 2 | padding
+    prompt | completion 1 | completion 2
 
 where every completion sees the prompt and itself only, and its positions go on from the prompt's end: one forward
-gives what one forward per completion would, and the prompt is computed once.
+gives what one forward per completion would, and the prompt is computed once. Samples in their turn follow each other in
+one row (`training.block_attention`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from training.block_attention import Block
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,89 +52,115 @@ class UpdateSize:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples as tensors. B rows of T positions; C completion tokens in all.
+    """Samples as one row of N tokens; C completion tokens in all.
 
     Attributes:
-        input_ids: int64 [B, T], right-padded.
-        position_ids: int64 [B, T], or None where plain counting is right.
-        mask: bool [B, 1, T, T], True where a query may look; None where plain causal attention is right. Padding
-            on the right needs no mask: no real token looks at it.
-        at: int64 [C], flat positions in [B * T] whose next token is predicted.
+        input_ids: int64 [1, N].
+        position_ids: int64 [1, N].
+        blocks: what the N tokens consist of, in order.
+        at: int64 [C], positions in the row whose next token is predicted.
         labels: int64 [C], that token.
         owner: int64 [C], the sample of each.
         slot: int64 [C], the completion of each within its sample.
     """
 
     input_ids: Tensor
-    position_ids: Tensor | None
-    mask: Tensor | None
+    position_ids: Tensor
+    blocks: tuple[Block, ...]
     at: Tensor
     labels: Tensor
     owner: Tensor
     slot: Tensor
 
-    def to(self, device: torch.device) -> Batch:
-        moved = {name: value.to(device) if value is not None else None for name, value in vars(self).items()}
-        return Batch(**moved)  # type: ignore[arg-type]
 
-
-def collate(samples: Sequence[Sample], *, pad_id: int, slots: Sequence[int] | None = None) -> Batch:
-    """Lay samples out as one batch. The order of rows is the order of samples.
+def collate(
+    samples: Sequence[Sample],
+    *,
+    pad_id: int,
+    slots: Sequence[int] | None = None,
+    device: torch.device | str = "cpu",
+    one_block: bool | None = None,
+) -> Batch:
+    """Lay samples out as one batch, in their order.
 
     Args:
-        pad_id: fills the rows; any token will do, none looks at it.
+        pad_id: fills the rows of a block; any token will do, none looks at it.
         slots: the completions to lay out; the others are left away. None: all.
+        device: where the batch goes.
+        one_block: False: every sample is a block, and nothing is padded. True: all are rows of one block, padded on the
+            right. None: blocks on a CPU, one block elsewhere: a GPU would rather compute padding than start a kernel
+            per sample.
     """
-    chosen = [_chosen(sample, slots) for sample in samples]
-    width = max(
-        len(sample.prompt_ids) + sum(len(completion) for _, completion in completions)
-        for sample, completions in zip(samples, chosen, strict=True)
-    )
-    several = max(map(len, chosen)) > 1
-    input_ids = np.full((len(samples), width), pad_id, dtype=np.int64)
-    positions = np.zeros((len(samples), width), dtype=np.int64)
-    # segment 0 is the prompt, 1.. the completions, -1 padding
-    segments = np.full((len(samples), width), -1, dtype=np.int64)
+    device = torch.device(device)
+    if one_block is None:
+        one_block = device.type != "cpu"
+    rows = [_lay_out(sample, slots) for sample in samples]
+    ids: list[int] = []
+    positions: list[int] = []
     at: list[int] = []
-    labels: list[int] = []
-    owner: list[int] = []
-    slot: list[int] = []
-    for row, (sample, completions) in enumerate(zip(samples, chosen, strict=True)):
-        end = len(sample.prompt_ids)
-        input_ids[row, :end] = sample.prompt_ids
-        positions[row, :end] = np.arange(end)
-        segments[row, :end] = 0
-        for number, completion in completions:
-            begin, end = end, end + len(completion)
-            input_ids[row, begin:end] = completion
-            positions[row, begin:end] = len(sample.prompt_ids) + np.arange(len(completion))
-            segments[row, begin:end] = number + 1
-            # the prompt's last token predicts a completion's first, wherever that completion lies
-            at.extend([row * width + len(sample.prompt_ids) - 1, *(row * width + np.arange(begin, end - 1))])
-            labels.extend(completion)
-            owner.extend([row] * len(completion))
-            slot.extend([number] * len(completion))
+    blocks: list[Block] = []
+    for rows_of_block in [rows] if one_block else [[row] for row in rows]:
+        width = max(len(row.ids) for row in rows_of_block)
+        for row in rows_of_block:
+            padding = width - len(row.ids)
+            at += [len(ids) + place for place in row.at]
+            ids += [*row.ids, *[pad_id] * padding]
+            positions += [*row.positions, *[0] * padding]
+        blocks.append(Block(len(rows_of_block), width, _mask(rows_of_block, width, device)))
+
+    def on_device(values: Iterable[int]) -> Tensor:
+        return torch.tensor(list(values), dtype=torch.int64).to(device)
+
     return Batch(
-        input_ids=torch.from_numpy(input_ids),
-        position_ids=torch.from_numpy(positions) if several else None,
-        mask=_mask(segments) if several else None,
-        at=torch.tensor(at, dtype=torch.int64),
-        labels=torch.tensor(labels, dtype=torch.int64),
-        owner=torch.tensor(owner, dtype=torch.int64),
-        slot=torch.tensor(slot, dtype=torch.int64),
+        input_ids=on_device(ids)[None],
+        position_ids=on_device(positions)[None],
+        blocks=tuple(blocks),
+        at=on_device(at),
+        labels=on_device(label for row in rows for label in row.labels),
+        owner=on_device(index for index, row in enumerate(rows) for _ in row.at),
+        slot=on_device(slot for row in rows for slot in row.slot),
     )
 
 
-def _chosen(sample: Sample, slots: Sequence[int] | None) -> list[tuple[int, tuple[int, ...]]]:
-    return [(slot, ids) for slot, ids in enumerate(sample.completions) if slots is None or slot in slots]
+@dataclass(frozen=True)
+class _Row:
+    """A sample laid out: per token its id, position and segment (0 the prompt, 1.. the completions); per completion
+    token the place that predicts it, its id and its slot.
+    """
+
+    ids: list[int]
+    positions: list[int]
+    segments: list[int]
+    at: list[int]
+    labels: list[int]
+    slot: list[int]
 
 
-def _mask(segments: np.ndarray) -> Tensor:
-    segment = torch.from_numpy(segments)
-    query, key = segment[:, :, None], segment[:, None, :]
-    causal = torch.ones(segment.shape[1], segment.shape[1], dtype=torch.bool).tril()
+def _lay_out(sample: Sample, slots: Sequence[int] | None) -> _Row:
+    end = len(sample.prompt_ids)
+    row = _Row(list(sample.prompt_ids), list(range(end)), [0] * end, [], [], [])
+    chosen = [slot for slot in range(len(sample.completions)) if slots is None or slot in slots]
+    for number, slot in enumerate(chosen, 1):
+        completion, begin = sample.completions[slot], len(row.ids)
+        row.ids.extend(completion)
+        row.positions.extend(range(end, end + len(completion)))
+        row.segments.extend([number] * len(completion))
+        # the prompt's last token predicts a completion's first, wherever that completion lies
+        row.at.extend([end - 1, *range(begin, begin + len(completion) - 1)])
+        row.labels.extend(completion)
+        row.slot.extend([slot] * len(completion))
+    return row
+
+
+def _mask(rows: Sequence[_Row], width: int, device: torch.device) -> Tensor | None:
+    """bool [R, 1, W, W]: a token sees its prompt and its own completion; None where no row has two completions."""
+    if all(row.segments[-1] <= 1 for row in rows):
+        return None
+    segments = torch.tensor([row.segments + [-1] * (width - len(row.segments)) for row in rows])
+    query, key = segments[:, :, None], segments[:, None, :]
+    causal = torch.ones(width, width, dtype=torch.bool).tril()
     # padding looks at itself: a row of nothing would be NaN in softmax
-    return (causal & ((key == 0) | (key == query)))[:, None]
+    return (causal & ((key == 0) | (key == query)))[:, None].to(device)
 
 
 def update_batches(lengths: Sequence[int], *, batch_size: int, seed: int) -> Iterator[list[int]]:

@@ -1,18 +1,21 @@
-"""Beam search over a transformers model: prompts are prefilled once, finished prompts leave the batch.
+"""Beam search over a transformers model. A prompt is read once, its beams share its keys and values, and prompts that
+are done leave the batch.
 
 Greedy decoding is a beam of one. Scores are the model's own log-probabilities; nothing is normalised unless asked.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from training.language_model import decoder
+from training.tree_attention import TokenTrees, pick
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,12 @@ def generate(
 
     Beams are compared by log_prob / length ** length_penalty, length counting the end token. With 0 the best beam is
     the most probable whole title; a positive value favours long ones. A prompt is done when none of its running beams
-    can still beat its worst kept one, as in transformers' beam search with `early_stopping="never"`.
+    can still beat its worst kept one, as in transformers' beam search with `early_stopping="never"`. One deviation: a
+    beam that `max_new_tokens` cut off counts only where no beam ended.
 
     Args:
         model: a causal language model, with or without LoRA; set to eval mode by the caller.
-        prompts: token ids, of any lengths.
+        prompts: token ids, of any lengths from 1.
         beams: hypotheses kept per prompt; 1 is greedy decoding.
         max_new_tokens: longest continuation, the end token included.
         end_id: the token that ends a continuation.
@@ -58,141 +62,137 @@ def generate(
 
     Returns:
         One generation per prompt, in the order of `prompts`.
+
+    Raises:
+        TrainingError: the model's attention cannot keep beams apart; see `training.tree_attention`.
     """
+    search = _Search(beams, max_new_tokens, end_id, length_penalty)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     results: dict[int, Generation] = {}
     with torch.inference_mode():
         for begin in range(0, len(order), batch_size):
             chosen = order[begin : begin + batch_size]
-            search = _Search(model, [prompts[index] for index in chosen], beams, max_new_tokens, end_id, length_penalty)
-            results.update(zip(chosen, search.run(), strict=True))
+            batch = [prompts[index] for index in chosen]
+            trees = TokenTrees(model, batch, most_tokens=beams * (max_new_tokens - 1))
+            results.update(zip(chosen, search.run(trees, len(batch)), strict=True))
             advance(len(chosen))
     return [results[index] for index in range(len(prompts))]
 
 
+@dataclass(frozen=True)
+class _Beams:
+    """The prompts of a batch that still run: P prompts, K beams each, n tokens written.
+
+    Attributes:
+        prompt: int64 [P], which prompt of the batch.
+        log_probs: float32 [P, K], of the beams, best first; -inf for one that only fills a place.
+        ids: int64 [P, K, n], what they wrote.
+        parents: int64 [P, K], the beam of the step before that each goes on from.
+        ended_scores: float32 [P, E], of the best beams that ended, best first; -inf where none did yet. E is the number
+            of beams asked for; K is smaller at first.
+        ended_ids: int64 [P, E, n], what those wrote, filled up with the end token.
+    """
+
+    prompt: Tensor
+    log_probs: Tensor
+    ids: Tensor
+    parents: Tensor
+    ended_scores: Tensor
+    ended_ids: Tensor
+
+    def select(self, rows: Tensor) -> _Beams:
+        """Keep the prompts that are True in rows, bool [P]."""
+        return _Beams(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+@dataclass(frozen=True)
 class _Search:
-    """One batch. P prompts still running, K beams each; row p * K + b of the cache is beam b of running prompt p."""
+    """A beam search's settings, see `generate`; `run` decodes one batch."""
 
-    def __init__(
-        self, model: Any, prompts: list[Sequence[int]], beams: int, max_new_tokens: int, end_id: int, penalty: float
-    ) -> None:
-        self.transformer, self.head = decoder(model)
-        self.beams, self.max_new_tokens, self.end_id, self.penalty = beams, max_new_tokens, end_id, penalty
-        self.device = self.head.weight.device
-        self.prompts = prompts
-        # per prompt: (penalised score, log_prob, ids), the best `beams` of them
-        self.finished: list[list[tuple[float, float, tuple[int, ...]]]] = [[] for _ in prompts]
-        self.running = list(range(len(prompts)))
+    beams: int
+    max_new_tokens: int
+    end_id: int
+    length_penalty: float
 
-    def run(self) -> list[Generation]:
-        log_probs = self._prefill()  # [P, V]
-        scores = torch.zeros(len(self.prompts), 1, device=self.device)  # one beam until the first step branched
-        written = torch.empty(len(self.prompts), 1, 0, dtype=torch.int64)  # [P, K, step], on the CPU
-        for step in range(1, self.max_new_tokens + 1):
-            scores, parents, tokens = self._candidates(scores, log_probs)
-            written = torch.cat([_pick(written, parents.cpu()), tokens.cpu()[:, :, None]], dim=2)
-            scores, parents, tokens, written = self._split_off_finished(scores, parents, tokens, written, step)
-            if not self.running or step == self.max_new_tokens:
-                break
-            log_probs = self._step(tokens, parents)
-        self._keep_unfinished(scores, written)
-        return [self._best(prompt) for prompt in range(len(self.prompts))]
+    def run(self, trees: TokenTrees, prompts: int) -> list[Generation]:
+        results: dict[int, Generation] = {}
+        beams = self._start(prompts, trees.device)
+        logits = trees.read_prompts()
+        for length in range(1, self.max_new_tokens + 1):
+            beams = self._branch(beams, logits, length)
+            runs_on = self._runs_on(beams, length)
+            if not runs_on.all():
+                results.update(self._read(beams.select(~runs_on)))
+                if not runs_on.any():
+                    break
+                beams = beams.select(runs_on)
+                trees.keep(runs_on)
+            logits = trees.grow(beams.ids[:, :, -1], beams.parents)
+        return [results[prompt] for prompt in range(prompts)]
 
-    def _prefill(self) -> Tensor:
-        width = max(map(len, self.prompts))
-        ids = torch.zeros(len(self.prompts), width, dtype=torch.int64)
-        self.attention = torch.zeros(len(self.prompts), width, dtype=torch.int64)
-        for row, prompt in enumerate(self.prompts):  # padded on the left, so that all end at the same place
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            self.attention[row, width - len(prompt) :] = 1
-        self.attention = self.attention.to(self.device)
-        self.positions = self.attention.sum(1)  # the next token's position
-        output = self.transformer(
-            input_ids=ids.to(self.device),
-            attention_mask=self.attention if width != min(map(len, self.prompts)) else None,
-            position_ids=(self.attention.cumsum(1) - 1).clamp_min(0),
-            use_cache=True,
-        )
-        self.cache = output.past_key_values
-        return torch.log_softmax(self.head(output.last_hidden_state[:, -1]).float(), dim=-1)
-
-    def _step(self, tokens: Tensor, parents: Tensor) -> Tensor:
-        """Feed the chosen tokens [P, K]; parents [P, K] are cache rows."""
-        rows = parents.reshape(-1)
-        self.cache.batch_select_indices(rows)
-        self.attention = torch.cat([self.attention[rows], torch.ones_like(rows)[:, None]], dim=1)
-        positions = self.positions[rows]
-        self.positions = positions + 1
-        output = self.transformer(
-            input_ids=tokens.reshape(-1, 1),
-            attention_mask=self.attention,
-            position_ids=positions[:, None],
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        return torch.log_softmax(self.head(output.last_hidden_state[:, -1]).float(), dim=-1)
-
-    def _candidates(self, scores: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The best 2K continuations per prompt: (scores, beam, token), each [P, 2K]. 2K, since K of them may end."""
-        prompts, width = scores.shape
-        total = scores[:, :, None] + log_probs.view(prompts, width, -1)  # [P, width, V]
-        vocabulary = total.shape[2]
-        wanted = 2 * self.beams if self.beams > 1 else 1
-        best, flat = total.view(prompts, -1).topk(min(wanted, width * vocabulary), dim=1)
-        return best, flat // vocabulary, flat % vocabulary
-
-    def _split_off_finished(
-        self, scores: Tensor, beam: Tensor, tokens: Tensor, written: Tensor, step: int
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        width = int(self.attention.shape[0]) // len(self.running)  # beams per prompt in the cache: 1, then K
-        ended = (tokens == self.end_id).cpu()
-        values = scores.cpu()
-        for at, prompt in enumerate(self.running):
-            for rank in torch.nonzero(ended[at, : self.beams])[:, 0].tolist():
-                self._finish(prompt, float(values[at, rank]), written[at, rank], step)
-        # the running beams: the best K that did not end
-        order = torch.argsort(ended.to(torch.int8), dim=1, stable=True)[:, : self.beams]
-        alive = torch.tensor(
-            [at for at, prompt in enumerate(self.running) if not self._is_done(prompt, values[at], ended[at], step)],
-            dtype=torch.int64,
-        )
-        self.running = [self.running[at] for at in alive.tolist()]
-        order = order[alive]
-        on_device, rows = order.to(self.device), alive.to(self.device)
-        parents = beam[rows].gather(1, on_device) + (rows * width)[:, None]
-        return (
-            scores[rows].gather(1, on_device),
-            parents,
-            tokens[rows].gather(1, on_device),
-            _pick(written[alive], order),
+    def _start(self, prompts: int, device: torch.device) -> _Beams:
+        """One beam per prompt, which has written nothing."""
+        return _Beams(
+            prompt=torch.arange(prompts, device=device),
+            log_probs=torch.zeros(prompts, 1, device=device),
+            ids=torch.empty(prompts, 1, 0, dtype=torch.int64, device=device),
+            parents=torch.zeros(prompts, 1, dtype=torch.int64, device=device),
+            ended_scores=torch.full((prompts, self.beams), -math.inf, device=device),
+            ended_ids=torch.empty(prompts, self.beams, 0, dtype=torch.int64, device=device),
         )
 
-    def _finish(self, prompt: int, log_prob: float, ids: Tensor, length: int) -> None:
-        kept = self.finished[prompt]
-        kept.append((log_prob / length**self.penalty, log_prob, tuple(ids.tolist())))
-        kept.sort(key=lambda entry: -entry[0])
-        del kept[self.beams :]
+    def _branch(self, beams: _Beams, logits: Tensor, length: int) -> _Beams:
+        """Choose the best continuations, each one token longer; those that end are kept aside, the best others run on.
 
-    def _is_done(self, prompt: int, scores: Tensor, ended: Tensor, step: int) -> bool:
-        running = scores[~ended]
-        if len(running) == 0:
-            return True  # greedy decoding: its one beam ended
-        if len(self.finished[prompt]) < self.beams:
-            return False
+        Twice as many as beams are looked at, since half of them may end; a greedy beam either ends or runs on.
+
+        Args:
+            logits: float32 [P, K, V].
+            length: tokens written, the new one included.
+        """
+        wanted = 1 if self.beams == 1 else 2 * self.beams
+        # a prompt's best continuations are among the best of each of its beams
+        best, tokens = logits.topk(min(wanted, logits.shape[2]), dim=2)  # [P, K, W]
+        log_probs = beams.log_probs[:, :, None] + best - logits.logsumexp(dim=2, keepdim=True)
+        log_probs, at = log_probs.flatten(1).topk(min(wanted, best[0].numel()), dim=1)  # [P, C]
+        tokens, parents = tokens.flatten(1).gather(1, at), at // best.shape[2]
+        ids = torch.cat([pick(beams.ids, parents), tokens[:, :, None]], dim=2)
+        has_ended = tokens == self.end_id
+
+        scores = (log_probs / length**self.length_penalty).masked_fill(~has_ended, -math.inf)
+        ended_scores = torch.cat([beams.ended_scores, scores[:, : self.beams]], dim=1)
+        ended_ids = torch.cat([pad(beams.ended_ids, (0, 1), value=self.end_id), ids[:, : self.beams]], dim=1)
+        ended_scores, best_ended = ended_scores.topk(self.beams, dim=1)
+
+        log_probs, best_running = log_probs.masked_fill(has_ended, -math.inf).topk(
+            min(self.beams, log_probs.shape[1]), dim=1
+        )
+        return _Beams(
+            prompt=beams.prompt,
+            log_probs=log_probs,
+            ids=pick(ids, best_running),
+            parents=parents.gather(1, best_running),
+            ended_scores=ended_scores,
+            ended_ids=pick(ended_ids, best_ended),
+        )
+
+    def _runs_on(self, beams: _Beams, length: int) -> Tensor:
+        """bool [P]: whether a running beam may still beat the worst ended one that is kept."""
         # log-probabilities only fall; with a positive penalty the longest title would profit most
-        length = self.max_new_tokens if self.penalty > 0 else step
-        return bool(float(running[0]) / length**self.penalty <= self.finished[prompt][-1][0])
+        reached = self.max_new_tokens if self.length_penalty > 0 else length
+        may_win = beams.log_probs[:, 0] / reached**self.length_penalty > beams.ended_scores[:, -1]
+        runs_on: Tensor = may_win & (length < self.max_new_tokens)
+        return runs_on
 
-    def _keep_unfinished(self, scores: Tensor, written: Tensor) -> None:
-        for at, prompt in enumerate(self.running):
-            if not self.finished[prompt]:
-                self._finish(prompt, float(scores[at, 0]), written[at, 0], written.shape[2])
-
-    def _best(self, prompt: int) -> Generation:
-        _, log_prob, ids = self.finished[prompt][0]
-        return Generation(ids, log_prob, ids[-1] == self.end_id)
-
-
-def _pick(values: Tensor, which: Tensor) -> Tensor:
-    """values [P, K, ...], which [P, N] -> [P, N, ...]."""
-    return values[torch.arange(len(values))[:, None], which]
+    def _read(self, beams: _Beams) -> dict[int, Generation]:
+        """The best generation of each prompt: the best that ended, or where none did, the best that runs."""
+        results = {}
+        scores, log_probs = beams.ended_scores[:, 0].tolist(), beams.log_probs[:, 0].tolist()
+        ended, running = beams.ended_ids[:, 0].tolist(), beams.ids[:, 0].tolist()
+        for row, prompt in enumerate(beams.prompt.tolist()):
+            if scores[row] > -math.inf:
+                ids = tuple(ended[row][: ended[row].index(self.end_id) + 1])
+                results[prompt] = Generation(ids, scores[row] * len(ids) ** self.length_penalty, is_finished=True)
+            else:
+                results[prompt] = Generation(tuple(running[row]), log_probs[row], is_finished=False)
+        return results

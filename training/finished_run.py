@@ -116,7 +116,7 @@ class FinishedRun:
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:
-    """The figures that any of the rows has, in the order of the fullest row: a loss is absent where it was not computed.
+    """The figures that any row has, in the fullest row's order: a loss is absent where it was not computed.
 
     Example:
         >>> columns_of([{"epoch": 1, "hr10": 0.1}, {"epoch": 2, "loss_real": 2.0, "hr10": 0.2}])

@@ -18,6 +18,7 @@ from index.catalog import Catalog
 from index.errors import MismatchError
 from training.base_model import BaseModel
 from training.batches import Batch, Sample
+from training.block_attention import IN_BLOCKS
 from training.errors import EmptyDataError, SettingError, TrainingError
 from training.prompt import PromptRenderer
 from training.windows import Window
@@ -122,22 +123,29 @@ def check_distilled(titles: Sequence[str], windows: Sequence[Window], path: Path
 
 
 def check_exact_attention(model: Any) -> None:
-    """Refuse an attention under which completions that share a prompt would see each other.
+    """Refuse a model that would not keep apart what is laid out in one row: samples, completions, beams.
 
-    The boolean masks of `training.batches` say where a query may look, and only sdpa reads them so. Eager attention and
-    flex_attention add a 4D mask to the scores, True as 1 and False as 0: they mask nothing, and say nothing.
+    `training.block_attention` does. Eager attention and flex_attention would add a boolean mask to the scores, True as
+    1 and False as 0: they mask nothing, and say nothing. A recurrent layer takes what it read on to the next token.
 
     Args:
         model: a causal language model, with or without LoRA.
 
     Raises:
-        TrainingError: its attention is another than sdpa.
+        TrainingError: it attends otherwise, or not in every layer.
     """
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
     found = model.config._attn_implementation
-    if found != "sdpa":
+    if found != IN_BLOCKS:
         raise TrainingError(
             f"attention {found!r} does not keep the completions of a prompt apart",
-            remedy="load the base with attn_implementation='sdpa', as training.language_model.load_base does",
+            remedy="load the base with training.language_model.load_base",
+        )
+    if not all(isinstance(layer, DynamicLayer) for layer in DynamicCache(config=model.config).layers):
+        raise TrainingError(
+            "this base has layers that are no attention: they would mix the completions of a prompt",
+            remedy="choose a base with attention in every layer, such as Llama",
         )
 
 

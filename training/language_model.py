@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from training.batches import Batch
+from training.block_attention import IN_BLOCKS, no_mask
 from training.errors import SettingError, TrainingError
 from training.four_bit import four_bit_config, make_exact_on_cpu
 from training.guards import check_exact_attention
@@ -21,7 +22,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def load_base(
     path: Path, *, precision: Precision, quantization: Quantization = "none", device: torch.device | str = "cpu"
 ) -> Any:
-    """Load a causal language model from a folder. Attention is sdpa: exact with the masks of `training.batches`.
+    """Load a causal language model from a folder. It attends by `training.block_attention`.
 
     Raises:
         SettingError: `quantization` is "4bit", and bitsandbytes is missing or cannot do this base here.
@@ -43,6 +44,7 @@ def load_base(
             f"{path} cannot be loaded as a causal language model ({str(error).splitlines()[0]})",
             remedy="name a folder or hub model with config.json and safetensors of a decoder such as Llama",
         ) from error
+    model.set_attn_implementation(IN_BLOCKS)
     check_exact_attention(model)
     model.generation_config = None  # nothing is inherited from it; decoding is training.beam's
     if quantization == "none":
@@ -113,9 +115,9 @@ def completion_log_probs(model: Any, batch: Batch) -> Tensor:
     transformer, head = decoder(model)
     hidden = transformer(
         input_ids=batch.input_ids,
-        attention_mask=batch.mask,
+        attention_mask=no_mask(batch.input_ids.device),
         position_ids=batch.position_ids,
+        blocks=batch.blocks,
         use_cache=False,
-    ).last_hidden_state  # [B, T, H]
-    wanted = hidden.reshape(-1, hidden.shape[-1])[batch.at]  # [C, H]
-    return token_log_probs(head(wanted), batch.labels)
+    ).last_hidden_state  # [1, N, H]
+    return token_log_probs(head(hidden[0, batch.at]), batch.labels)

@@ -112,7 +112,7 @@ def golden_prompts(model: Any, dataset: Dataset, n: int) -> list[GoldenPrompt]:
 def summed_log_probs(model: Any, samples: Sequence[Sample]) -> list[float]:
     """Log-probability of each sample's only completion."""
     model.eval()
-    batch = collate(samples, pad_id=0).to(next(model.parameters()).device)
+    batch = collate(samples, pad_id=0, device=next(model.parameters()).device)
     with torch.inference_mode():
         log_probs = completion_log_probs(model, batch)
         sums = torch.zeros(len(samples), device=log_probs.device).index_add_(0, batch.owner, log_probs)

@@ -91,7 +91,7 @@ class Trainable:
         figures: dict[str, float] = {}
         for number, part in enumerate(parts):
             # an empty share still runs, on a sample that counts nothing: the other processes wait for its gradient
-            batch = collate(part or samples[:1], pad_id=0, slots=slots).to(self.processes.device)
+            batch = collate(part or samples[:1], pad_id=0, slots=slots, device=self.processes.device)
             with self._summing(is_last=number == len(parts) - 1):
                 value, addends = loss(self.scorer, batch, size)
                 if not torch.isfinite(value):

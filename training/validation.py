@@ -56,7 +56,7 @@ class Validation:
         total, tokens = 0.0, 0
         with torch.inference_mode():
             for begin in range(0, len(mine), size):
-                batch = collate(mine[begin : begin + size], pad_id=0).to(self._processes.device)
+                batch = collate(mine[begin : begin + size], pad_id=0, device=self._processes.device)
                 log_probs = scorer(batch)
                 total, tokens = total - float(log_probs.sum()), tokens + len(log_probs)
         total, count = self._processes.sum([total, tokens])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import Lfm2Config, Lfm2ForCausalLM
 
 from index.catalog import Catalog, Item
 from index.errors import MismatchError
@@ -16,6 +17,7 @@ from tests.random_llama import random_llama
 from tests.tiny_shop import write_tiny_tokenizer
 from training.base_model import BaseModel
 from training.batches import Sample, collate
+from training.block_attention import IN_BLOCKS
 from training.errors import EmptyDataError, SettingError, TrainingError
 from training.guards import (
     check_context,
@@ -26,7 +28,6 @@ from training.guards import (
     name_offending_rows,
     name_rows,
 )
-from training.language_model import completion_log_probs
 from training.prompt import PromptRenderer, PromptTemplate
 from training.windows import Window
 
@@ -118,24 +119,29 @@ def test_distilled_titles_that_hold_nothing_are_refused(titles, said, tmp_path):
         check_distilled(titles, WINDOWS, tmp_path / "distilled.parquet")
 
 
-def test_only_sdpa_keeps_completions_apart():
-    """The second completion's log-probabilities, beside another first completion: the same under sdpa, not under eager.
-
-    Weights of 0.4 make the other tokens matter by whole nats; rounding is 1e-5.
-    """
-    model = random_llama(50, attn_implementation="sdpa")
-    samples = [Sample((1, 2, 3), (first, (7, 8))) for first in ((4, 5, 6), (40, 41, 42))]
-
-    def second(sample):
-        batch = collate([sample], pad_id=0)
-        with torch.no_grad():
-            return completion_log_probs(model, batch)[batch.slot == 1]
-
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "flex_attention"])
+def test_only_attention_in_blocks_is_let_through(attention):
+    model = random_llama(50)
     check_exact_attention(model)
-    assert (second(samples[0]) - second(samples[1])).abs().max() < 1e-4
-    model.set_attn_implementation("eager")
-    assert (second(samples[0]) - second(samples[1])).abs().max() > 0.5
-    with pytest.raises(TrainingError, match="attention 'eager' does not keep the completions of a prompt apart; load"):
+    model.set_attn_implementation(attention)
+    with pytest.raises(TrainingError, match=f"attention '{attention}' does not keep the completions of a prompt apart"):
+        check_exact_attention(model)
+
+
+def test_a_layer_that_is_no_attention_is_refused():
+    """LFM2's convolutions carry a state from token to token."""
+    config = Lfm2Config(
+        vocab_size=8,
+        hidden_size=16,
+        intermediate_size=16,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_hidden_layers=2,
+        layer_types=["conv", "full_attention"],
+    )
+    model = Lfm2ForCausalLM(config)
+    model.set_attn_implementation(IN_BLOCKS)
+    with pytest.raises(TrainingError, match="layers that are no attention"):
         check_exact_attention(model)
 
 
