@@ -9,8 +9,8 @@ from pathlib import Path
 from clients.pages import render_page
 from index.artifact import write_file
 from training.adapter import Adapter
-from training.diagnosis import PAPER_RATIO, Diagnosis
-from training.finished_run import FinishedRun, columns_of, for_shop
+from training.report.diagnosis import PAPER_RATIO, Diagnosis
+from training.report.finished_run import FinishedRun, columns_of, for_shop
 
 
 def write_run_page(

@@ -32,7 +32,7 @@ from serving.settings import ServingSettings
 from serving.vllm_environment import engine_threads
 from training.adapter import Adapter, check_adapter
 from training.base_model import BaseModel, locate_base
-from training.vllm_environment import prepare_environment, runs_on_cpu
+from training.generation.vllm_environment import prepare_environment, runs_on_cpu
 
 EngineOpener = Callable[[BaseModel, Sequence[Adapter], ServingSettings], Awaitable[Engine]]
 Note = Callable[[str], None]

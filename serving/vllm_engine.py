@@ -1,6 +1,6 @@
 """vLLM in this process's company: `AsyncLLM` here, its engine core in a process of its own.
 
-The only module that imports vllm. Call `training.vllm_environment.prepare_environment` before importing it.
+The only module that imports vllm. Call `training.generation.vllm_environment.prepare_environment` before importing it.
 """
 
 from __future__ import annotations

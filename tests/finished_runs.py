@@ -19,7 +19,7 @@ from training.adapter import (
     read_adapter,
     write_adapter_files,
 )
-from training.finished_run import FinishedRun, Row
+from training.report.finished_run import FinishedRun, Row
 from training.settings import PRESETS
 
 WINDOWS = {"train": 400, "validation": 100, "test": 100}

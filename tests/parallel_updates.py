@@ -1,6 +1,7 @@
 """A program: a small LoRA learns and writes titles, in however many processes it was launched with.
 
-    accelerate launch --config_file training/launch/fsdp.yaml -m tests.parallel_updates FOLDER [train sft SHOP ...]
+    accelerate launch --config_file training/parallel/launch/fsdp.yaml \\
+        -m tests.parallel_updates FOLDER [train sft SHOP ...]
 
 Every process leaves what it saw in FOLDER/<rank>.pt; then they run the softrec command that follows, if one does.
 """
@@ -20,9 +21,9 @@ from accelerate.utils import DistributedType
 
 from tests.random_llama import random_llama
 from training.batches import Sample
-from training.beam import generate
+from training.generation.beam import generate
 from training.language_model import CompletionScorer, add_lora
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.settings import PRESETS
 from training.sft import sft_loss
 from training.trainable import Trainable

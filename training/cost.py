@@ -14,7 +14,7 @@ import torch
 
 from training.batches import Sample, update_batches
 from training.language_model import CompletionScorer
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.settings import TrainSettings
 from training.trainable import Loss, Trainable
 

@@ -21,12 +21,12 @@ from index.workspace import Workspace
 from training.adapter import Adapter, read_adapter
 from training.dataset import Dataset, check_trained_on, load_dataset, windows_digest
 from training.errors import EmptyDataError
+from training.generation.title_writer import open_writer
 from training.guards import check_distilled
 from training.language_model import load_base, read_lora
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.progress import Progress
 from training.settings import TrainSettings
-from training.title_writer import open_writer
 
 PROVENANCE = b"softrec"
 

@@ -16,14 +16,14 @@ from training.data_summary import DataSummary, summarise_data
 from training.dataset import Dataset, load_dataset, windows_digest
 from training.distillation import read_distilled
 from training.errors import TrainingError
+from training.generation.title_writer import TitleWriter, open_writer
 from training.guards import check_distilled, check_samples
 from training.language_model import add_lora, load_base
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.progress import Progress, Silence
 from training.settings import TrainSettings
 from training.sft import sft_loss
 from training.soft import soft_loss
-from training.title_writer import TitleWriter, open_writer
 from training.trainable import Loss
 from training.windows import Window
 

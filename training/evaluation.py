@@ -19,13 +19,13 @@ from index.popularity import popularity_order
 from index.workspace import Workspace
 from training.adapter import DecodingMode, read_adapter
 from training.dataset import check_trained_on, load_dataset
+from training.generation.title_writer import TitleWriter
 from training.judge import find_position, judge
 from training.language_model import load_base, read_lora
 from training.metrics import Interval, UserBootstrap, metric_table
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.progress import Progress
 from training.settings import TrainSettings
-from training.title_writer import TitleWriter
 from training.windows import DataSplit, Window, count_rows
 
 POPULARITY = "popularity"

@@ -24,7 +24,7 @@ from training.batches import Sample, update_batches
 from training.errors import DivergedError
 from training.guards import check_samples
 from training.interruption import Interruption, catch_signals
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.progress import Advance, Progress
 from training.run_folder import RunFolder
 from training.settings import IDLE, TrainSettings

@@ -46,7 +46,7 @@ def load_base(
         ) from error
     model.set_attn_implementation(IN_BLOCKS)
     check_exact_attention(model)
-    model.generation_config = None  # nothing is inherited from it; decoding is training.beam's
+    model.generation_config = None  # nothing is inherited from it; decoding is training.generation.beam's
     if quantization == "none":
         return model.to(device)
     if device.type == "cpu":

@@ -25,11 +25,11 @@ from training.adapter import (
 )
 from training.batches import Sample, collate
 from training.dataset import Dataset
-from training.diagnosis import DIAGNOSIS, Diagnosis
 from training.errors import DivergedError
-from training.finished_run import HISTORY, METRICS, columns_of
 from training.fit import FitResult
 from training.language_model import completion_log_probs, load_base, read_lora
+from training.report.diagnosis import DIAGNOSIS, Diagnosis
+from training.report.finished_run import HISTORY, METRICS, columns_of
 from training.settings import TrainSettings
 
 

@@ -13,17 +13,17 @@ from index.grounding import Grounder
 from index.workspace import Workspace
 from training.adapter import Adapter, check_adapter_name
 from training.dataset import Dataset, load_dataset, windows_digest
-from training.diagnosis import Diagnosis, diagnose
-from training.distilled_signs import DistilledSigns
-from training.finished_run import FinishedRun, count_windows, for_shop, read_rows, read_run
 from training.fit import FitResult, Recipe, fit
+from training.generation.title_writer import TitleWriter, open_writer
 from training.language_model import CompletionScorer, add_lora, load_base
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.progress import Progress
 from training.publishing import publish_adapter
+from training.report.diagnosis import Diagnosis, diagnose
+from training.report.distilled_signs import DistilledSigns
+from training.report.finished_run import FinishedRun, count_windows, for_shop, read_rows, read_run
 from training.run_folder import RunFolder
 from training.settings import TrainSettings
-from training.title_writer import TitleWriter, open_writer
 from training.trackers import open_trackers
 from training.validation import Validation
 

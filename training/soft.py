@@ -15,11 +15,11 @@ from training.batches import Batch, UpdateSize
 from training.curriculum import curriculum_weight, fixed_weight
 from training.distance import DistanceProbe
 from training.distillation import Distilled, ensure_distilled
-from training.distilled_signs import describe_distilled
-from training.failure_signs import DISTANCE_STUCK
 from training.fit import Plan
 from training.losses import curriculum_loss, title_loss
 from training.progress import Progress
+from training.report.distilled_signs import describe_distilled
+from training.report.failure_signs import DISTANCE_STUCK
 from training.run import TrainingRun, open_run
 from training.settings import TrainSettings
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from training.batches import Batch, Sample, UpdateSize, collate
 from training.errors import DivergedError
 from training.guards import name_offending_rows
-from training.moments import Moments, WholeMoments
-from training.processes import Processes
+from training.parallel.moments import Moments, WholeMoments
+from training.parallel.processes import Processes
+from training.parallel.shards import Shards, choose_layers, laid_out_as, whole_tensor
+from training.parallel.zero import ZeroMoments, configure_zero
 from training.settings import TrainSettings
-from training.shards import Shards, choose_layers, laid_out_as, whole_tensor
-from training.zero import ZeroMoments, configure_zero
 
 
 class Loss(Protocol):

@@ -10,12 +10,12 @@ import torch
 from index.grounding import Grounder
 from training.batches import collate
 from training.dataset import Dataset
+from training.generation.title_writer import TitleWriter
 from training.judge import judge
 from training.language_model import CompletionScorer
 from training.metrics import hits
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.settings import TrainSettings
-from training.title_writer import TitleWriter
 
 
 class Validation:

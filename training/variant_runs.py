@@ -23,10 +23,10 @@ from index.workspace import Workspace
 from training.adapter import ADAPTER_KIND, Adapter, check_adapter_name, read_adapter
 from training.dataset import Dataset, check_trained_on, load_dataset
 from training.errors import TrainingError
-from training.failure_signs import sampling_noise
-from training.finished_run import read_run
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.progress import Progress, Silence
+from training.report.failure_signs import sampling_noise
+from training.report.finished_run import read_run
 from training.settings import IDLE, TrainSettings
 from training.soft import train_soft
 from training.variants import Variant
@@ -87,7 +87,7 @@ class Spread:
     Attributes:
         width: largest minus smallest.
         standard_error: of one such share: sqrt(p (1 - p) / windows), p being the mean of the shares.
-        by_chance: what equally good runs stay within in 19 of 20 cases (`training.failure_signs.sampling_noise`).
+        by_chance: what equally good runs stay within in 19 of 20 cases (`failure_signs.sampling_noise`).
     """
 
     width: float

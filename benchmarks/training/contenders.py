@@ -18,7 +18,7 @@ from benchmarks.training.oracle import plain_batch, plain_soft_loss, plain_title
 from benchmarks.training.shapes import Shape
 from training.batches import Sample
 from training.language_model import CompletionScorer
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.sft import sft_loss
 from training.soft import DISTILLED, REAL, soft_loss
 from training.trainable import Trainable

@@ -1,4 +1,4 @@
-"""Self-distillation of 4,096 prompts with 4 beams: `training.beam` against transformers' `generate`.
+"""Self-distillation of 4,096 prompts with 4 beams: `training.generation.beam` against transformers' `generate`.
 
     python -m benchmarks.training.distill [--quick] [--threads 1] [--workspace SHOP]
 
@@ -29,10 +29,10 @@ from clients.commands.init import init_shop
 from clients.demo_shop import write_demo_shop
 from index.workspace import Workspace
 from training.batches import update_batches
-from training.beam import generate
 from training.dataset import Dataset, load_dataset
+from training.generation.beam import generate
 from training.language_model import CompletionScorer, add_lora, load_base, read_lora
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.progress import Silence
 from training.settings import PRESETS, TrainSettings
 from training.sft import sft_loss

@@ -15,7 +15,7 @@ from index.artifact import MANIFEST
 from index.workspace import Workspace
 from training.comparison import Comparison, compare_evaluations
 from training.evaluation import Evaluation, evaluate_adapters
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.progress import Progress, Silence
 from training.settings import TrainSettings
 from training.variant_runs import SOFT, Outcome, check_names_free, train_variants, updates_per_epoch

@@ -11,12 +11,12 @@ from clients.tables import say, show_table, write_json
 from index.artifact import MANIFEST, write_file
 from index.workspace import Workspace
 from training.adapter import Adapter, read_adapter
-from training.curves import DARK, draw_curves
-from training.diagnosis import PAPER_RATIO, Diagnosis, read_diagnosis
-from training.distilled_signs import DistilledSigns
-from training.failure_signs import FailureSign
-from training.finished_run import columns_of, for_shop, read_run
-from training.rank_correlation import RankCorrelation
+from training.report.curves import DARK, draw_curves
+from training.report.diagnosis import PAPER_RATIO, Diagnosis, read_diagnosis
+from training.report.distilled_signs import DistilledSigns
+from training.report.failure_signs import FailureSign
+from training.report.finished_run import columns_of, for_shop, read_run
+from training.report.rank_correlation import RankCorrelation
 
 
 def diagnose_adapter(root: Path, name: str = "soft", json_path: Path | None = None) -> Diagnosis:
@@ -36,7 +36,7 @@ def diagnose_adapter(root: Path, name: str = "soft", json_path: Path | None = No
     adapter = _read(workspace, name)
     diagnosis = read_diagnosis(adapter)
     if diagnosis is None:
-        from training.reconstruction import reconstruct  # needs torch; a diagnosis that was stored does not
+        from training.report.reconstruction import reconstruct  # needs torch; a diagnosis that was stored does not
 
         diagnosis = reconstruct(workspace, adapter)
     write_json(json_path, {"adapter_id": adapter.adapter_id, **diagnosis.to_json()})

@@ -12,7 +12,7 @@ from clients.progress import open_progress
 from clients.tables import write_json
 from index.workspace import Workspace
 from training.dry_run import DryRun, Method, dry_run
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.progress import Silence
 
 

@@ -15,9 +15,9 @@ from clients.progress import open_progress
 from clients.tables import say, show_table, write_json
 from index.workspace import Workspace
 from training.adapter import GoldenPrompt
-from training.failure_signs import alpha_swings
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.progress import Silence
+from training.report.failure_signs import alpha_swings
 from training.variant_runs import (
     SOFT,
     Outcome,

@@ -18,9 +18,9 @@ from index.workspace import Workspace
 from training.adapter import Adapter, read_adapter
 from training.base_model import locate_base
 from training.dataset import check_trained_on, load_dataset
-from training.diagnosis import read_diagnosis
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.progress import Progress, Silence
+from training.report.diagnosis import read_diagnosis
 from training.settings import TrainSettings, resolve_settings, restore_settings
 from training.sft import train_sft
 from training.soft import train_soft

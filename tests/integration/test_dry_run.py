@@ -16,7 +16,7 @@ from tests.notes import Notes
 from tests.shop import SETTINGS
 from training.dataset import load_dataset
 from training.dry_run import dry_run
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.progress import Silence
 
 TINY = replace(SETTINGS, train_windows=24, validation_windows=6, decode_batch_size=4)

@@ -25,8 +25,8 @@ from serving.vllm_environment import prepare_environment, runs_on_cpu, starting_
 from tests.shop import SETTINGS
 from training.adapter import Adapter
 from training.base_model import locate_base
-from training.beam import generate
 from training.dataset import load_dataset
+from training.generation.beam import generate
 from training.progress import Silence
 
 START_S = 300.0  # 15 s on two free cores

@@ -17,8 +17,8 @@ from serving.service import Service, open_service, open_vllm
 from serving.settings import ServingSettings
 from tests.shop import SETTINGS
 from training.adapter import Adapter
-from training.beam import generate
 from training.dataset import load_dataset
+from training.generation.beam import generate
 from training.language_model import load_base, read_lora
 from training.progress import Silence
 

@@ -14,8 +14,8 @@ import pytest
 from serving.adapters import FLOAT32_TOLERANCE, prove_adapter
 from serving.errors import AdapterProofError, EngineStartError, EngineUnavailableError, UnknownAdapterError
 from training.adapter import Adapter, AdapterFacts, Decoding, GoldenPrompt
+from training.generation.vllm_environment import prepare_environment
 from training.prompt import PromptTemplate
-from training.vllm_environment import prepare_environment
 
 VOCABULARY = 512
 END = 2

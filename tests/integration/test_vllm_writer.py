@@ -1,4 +1,4 @@
-"""Titles by vLLM in training: the real engine on the CPU, a small shop's base and adapters, beside `training.beam`."""
+"""Titles by vLLM in training: the real engine on the CPU with a small shop, beside `training.generation.beam`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import torch
 
 from index.workspace import Workspace
 from tests.shop import SETTINGS
-from training.beam import Generation, generate
 from training.dataset import Dataset, load_dataset
 from training.errors import TrainingError
+from training.generation.beam import Generation, generate
+from training.generation.vllm_engine import EngineOptions
+from training.generation.vllm_writer import VllmWriter
 from training.language_model import load_base, read_lora
 from training.progress import Silence
-from training.vllm_engine import EngineOptions
-from training.vllm_writer import VllmWriter
 
 # other float32 kernels than torch's: measured 4e-6 on titles of 18 tokens, 7e-5 on titles of 66
 NATS = 1e-4
@@ -148,8 +148,8 @@ import sys
 from pathlib import Path
 import torch
 from training.language_model import load_base
-from training.vllm_engine import EngineOptions
-from training.vllm_writer import VllmWriter
+from training.generation.vllm_engine import EngineOptions
+from training.generation.vllm_writer import VllmWriter
 
 if __name__ == "__main__":
     base = Path(sys.argv[1])

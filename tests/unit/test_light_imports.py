@@ -13,7 +13,7 @@ MODULES = (
     "training.prompt",
     "training.adapter",
     "training.base_model",
-    "training.vllm_environment",
+    "training.generation.vllm_environment",
     "clients.client",
     "clients.cli",
 )

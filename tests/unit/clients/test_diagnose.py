@@ -20,8 +20,8 @@ from tests.finished_runs import SETTINGS, publish, sft_run, soft_run
 from tests.tiny_shop import tiny_catalog
 from training.adapter import Adapter
 from training.dataset import load_split
-from training.diagnosis import diagnose
-from training.distilled_signs import describe_distilled
+from training.report.diagnosis import diagnose
+from training.report.distilled_signs import describe_distilled
 from training.settings import restore_settings
 
 SFT = sft_run(0.1, 0.3, 0.2)

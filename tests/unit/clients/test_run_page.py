@@ -9,9 +9,9 @@ from clients.run_page import describe_run, write_run_page
 from index.catalog import Catalog, Item
 from index.workspace import ShopSettings, Workspace
 from tests.finished_runs import publish, sft_run, soft_run
-from training.diagnosis import diagnose
-from training.distilled_signs import describe_distilled
-from training.finished_run import FinishedRun
+from training.report.diagnosis import diagnose
+from training.report.distilled_signs import describe_distilled
+from training.report.finished_run import FinishedRun
 
 CATALOG = Catalog.from_items([Item("a", "Doom"), Item("b", "<Myst>")])
 SIGNS = describe_distilled(["Doom", "Doom", "<Myst>"], ["Doom", "<Myst>", "Doom"], CATALOG)

@@ -11,7 +11,7 @@ from training import cost
 from training.batches import Sample
 from training.cost import Part, measure_updates, peak_memory_bytes, seconds_per_title
 from training.language_model import add_lora
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.settings import PRESETS
 from training.sft import sft_loss
 

@@ -21,7 +21,7 @@ from training.batches import Batch, Sample, UpdateSize
 from training.errors import DivergedError, StoppedError, TrainingError
 from training.fit import FitResult, Plan, fit
 from training.language_model import CompletionScorer, add_lora
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.progress import Advance, Silence
 from training.run_folder import RunFolder
 from training.settings import PRESETS

@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.random_llama import random_llama
 from training.batches import Batch, Sample, UpdateSize
 from training.language_model import CompletionScorer, add_lora
-from training.processes import Processes
+from training.parallel.processes import Processes
 from training.settings import PRESETS
 from training.sft import sft_loss
 from training.soft import DISTILLED, REAL, soft_loss

@@ -1,0 +1,1 @@
+"""Titles out of a model: beam search over transformers, or above a vLLM engine."""

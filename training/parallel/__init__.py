@@ -1,0 +1,1 @@
+"""One run in several processes: DDP, FSDP 2, DeepSpeed ZeRO."""
