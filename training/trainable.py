@@ -91,11 +91,12 @@ class Trainable:
         figures: dict[str, float] = {}
         for number, part in enumerate(parts):
             # an empty share still runs, on a sample that counts nothing: the other processes wait for its gradient
-            batch = collate(part or samples[:1], pad_id=0, slots=slots, device=self.processes.device)
+            laid_out = part or samples[:1]
+            batch = collate(laid_out, pad_id=0, slots=slots, device=self.processes.device)
             with self._summing(is_last=number == len(parts) - 1):
                 value, addends = loss(self.scorer, batch, size)
                 if not torch.isfinite(value):
-                    self._refuse(batch, part, step)
+                    self._refuse(batch, laid_out, step)
                 # the processes' gradients are averaged, and are to be summed
                 accelerator.backward(value * (self.processes.count if part else 0))
             for name, addend in addends.items():
