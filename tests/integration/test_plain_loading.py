@@ -21,12 +21,13 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from index.workspace import Workspace
-from serving.vllm_environment import prepare_environment, runs_on_cpu, starting_engine
+from serving.vllm_environment import starting_engine
 from tests.shop import SETTINGS
 from training.adapter import Adapter
 from training.base_model import locate_base
 from training.dataset import load_dataset
 from training.generation.beam import generate
+from training.generation.vllm_environment import prepare_environment, runs_on_cpu
 from training.progress import Silence
 
 START_S = 300.0  # 15 s on two free cores
