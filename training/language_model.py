@@ -114,7 +114,7 @@ def completion_log_probs(model: Any, batch: Batch) -> Tensor:
     The head, whose logits are most of a step's memory at a large vocabulary, is applied at completion positions only.
     """
     transformer, head = decoder(model)
-    with reading_only(transformer, batch.at.unique()):
+    with reading_only(transformer, torch.unique(batch.at)):
         hidden = transformer(
             input_ids=batch.input_ids,
             attention_mask=no_mask(batch.input_ids.device),
