@@ -28,6 +28,7 @@ from training.base_model import locate_base
 from training.dataset import load_dataset
 from training.generation.beam import generate
 from training.generation.vllm_environment import prepare_environment, runs_on_cpu
+from training.language_model import load_base, read_lora
 from training.progress import Silence
 
 START_S = 300.0  # 15 s on two free cores
@@ -148,9 +149,9 @@ def test_plain_vllm_serves_the_folders_and_writes_what_training_writes(plain_vll
     dataset = load_dataset(trained_shop, SETTINGS, Silence())
     prompts = dataset.prompts(dataset.split.test[:4])
     steps, end_id = 24, dataset.renderer.end_id
-    models = {BASE: load_plain_base(trained_shop)} | {
-        name: PeftModel.from_pretrained(load_plain_base(trained_shop), adapter.path).eval()
-        for name, adapter in trained_adapters.items()
+    base = locate_base(trained_shop).path
+    models = {BASE: load_base(base, precision="fp32").eval()} | {
+        name: read_lora(load_base(base, precision="fp32"), adapter.path) for name, adapter in trained_adapters.items()
     }
     served = {}
     for name, model in models.items():

@@ -43,7 +43,7 @@ CHANGES: dict[str, Any] = {"train_windows": 81, "micro_batch_size": 2, "checkpoi
 
 
 def accelerate(config: str) -> list[str]:
-    config_path = str(ROOT / "training" / "launch" / config)
+    config_path = str(ROOT / "training" / "parallel" / "launch" / config)
     return ["-m", "accelerate.commands.launch", "--config_file", config_path, "--main_process_port", "0"]
 
 
