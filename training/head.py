@@ -14,7 +14,7 @@ from torch import Tensor
 
 from training.losses import token_log_probs
 
-LOGITS_AT_ONCE = 2**23  # 32 MiB in float32
+LOGITS_AT_ONCE = 2**22  # 16 MiB in float32
 
 
 def score_tokens(head: Any, states: Tensor, labels: Tensor) -> Tensor:
