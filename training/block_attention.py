@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -77,7 +76,7 @@ def _attend(
     lengths = list(map(len, blocks))
     pieces = zip(*(torch.split(states[0], lengths, dim=1) for states in (query, key, value)), strict=True)
     outputs = [
-        _attend_in_rows(module, *(_as_rows(states, block) for states in piece), mask=block.mask, **options)
+        sdpa_attention_forward(module, *(_as_rows(states, block) for states in piece), block.mask, **options)[0]
         for block, piece in zip(blocks, pieces, strict=True)
     ]  # [R, W, H, D]
     return torch.cat([output.flatten(0, 1) for output in outputs])[None], None
@@ -86,28 +85,6 @@ def _attend(
 def _as_rows(states: Tensor, block: Block) -> Tensor:
     """[H, R * W, D] -> [R, H, W, D]."""
     return states.view(len(states), block.rows, block.width, -1).transpose(0, 1)
-
-
-def _attend_in_rows(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **options: Any,
-) -> Tensor:
-    """[R, H, W, D] -> [R, W, H, D]. Key and value may have fewer heads, each for a group of the query's."""
-    if query.device.type == "cpu" and not options:
-        # torch's kernel reads a group's keys where they are; transformers would copy them for every head of the group
-        return scaled_dot_product_attention(
-            query, key, value, mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=True
-        ).transpose(1, 2)
-    output: Tensor
-    output, _ = sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **options)
-    return output
 
 
 AttentionInterface.register(IN_BLOCKS, _attend)

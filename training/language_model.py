@@ -13,8 +13,7 @@ from training.block_attention import IN_BLOCKS, no_mask
 from training.errors import SettingError, TrainingError
 from training.four_bit import four_bit_config, make_exact_on_cpu
 from training.guards import check_exact_attention
-from training.head import score_tokens
-from training.last_layer import reading_only
+from training.losses import token_log_probs
 from training.settings import Precision, Quantization, TrainSettings
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -111,16 +110,14 @@ def decoder(model: Any) -> tuple[Any, Any]:
 def completion_log_probs(model: Any, batch: Batch) -> Tensor:
     """Natural log-probability of every completion token, float32 [C].
 
-    A prompt is computed once for all its completions, and the end of the model, the last layer's feed-forward and the
-    head, at completion tokens only.
+    The head, whose logits are most of a step's memory at a large vocabulary, is applied at completion positions only.
     """
     transformer, head = decoder(model)
-    with reading_only(transformer, torch.unique(batch.at)):
-        hidden = transformer(
-            input_ids=batch.input_ids,
-            attention_mask=no_mask(batch.input_ids.device),
-            position_ids=batch.position_ids,
-            blocks=batch.blocks,
-            use_cache=False,
-        ).last_hidden_state  # [1, N, H]
-    return score_tokens(head, hidden[0, batch.at], batch.labels)
+    hidden = transformer(
+        input_ids=batch.input_ids,
+        attention_mask=no_mask(batch.input_ids.device),
+        position_ids=batch.position_ids,
+        blocks=batch.blocks,
+        use_cache=False,
+    ).last_hidden_state  # [1, N, H]
+    return token_log_probs(head(hidden[0, batch.at]), batch.labels)

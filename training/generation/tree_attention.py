@@ -20,7 +20,6 @@ from torch import Tensor
 from training.errors import TrainingError
 from training.guards import check_exact_attention
 from training.language_model import decoder
-from training.last_layer import reading_only
 
 
 class TokenTrees:
@@ -54,13 +53,11 @@ class TokenTrees:
 
         Padding is on the right: plain causal attention keeps it from the prompt's tokens, the mask from the branches'.
         """
-        prompts, width = self._ids.shape
-        last = torch.arange(prompts, device=self.device) * width + self._next_position - 1  # [P]
-        with reading_only(self._transformer, last):
-            output = self._transformer(
-                input_ids=self._ids.to(self.device), past_key_values=self._cache, use_cache=True
-            ).last_hidden_state
-        logits: Tensor = self._head(output.flatten(0, 1)[last])
+        output = self._transformer(
+            input_ids=self._ids.to(self.device), past_key_values=self._cache, use_cache=True
+        ).last_hidden_state
+        last = output[torch.arange(len(output), device=self.device), self._next_position - 1]  # [P, H]
+        logits: Tensor = self._head(last)
         return logits[:, None].float()
 
     def grow(self, tokens: Tensor, parents: Tensor) -> Tensor:
