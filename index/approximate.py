@@ -94,13 +94,13 @@ class ApproximateIndex:
         """
         if kind == "pq" and len(flat) < LEAST_ROWS:
             raise ValueError(f"a search of kind pq needs at least {LEAST_ROWS} rows, got {len(flat)}")
-        vectors = flat.vectors(np.arange(len(flat)))
+        vectors = flat.matrix
         index = faiss.index_factory(flat.dimension, _recipe(kind, *vectors.shape))
         trained_on = vectors
         if kind == "hnsw":
             index.hnsw.efConstruction = _CONSTRUCTION
         elif kind == "pq":
-            trained_on = vectors[:: max(1, len(vectors) // _CODES_TRAINED_ON)]
+            trained_on = np.ascontiguousarray(vectors[:: max(1, len(vectors) // _CODES_TRAINED_ON)])
             faiss.downcast_index(index.index).pq.cp.min_points_per_centroid = 1
         else:
             index.cp.max_points_per_centroid = _TRAINED_ON

@@ -101,9 +101,9 @@ def recall_of(search: TitleSearch, queries: Vectors, exact: Vectors, *, threads:
     return float(np.mean(found <= exact[:, -1:]))
 
 
-def sample_queries(flat: FlatIndex, n: int) -> Vectors:
+def sample_queries(flat: FlatIndex, n: int, *, seed: int = 0) -> Vectors:
     """Return up to n vectors of an index, each moved in a random direction by half the median nearest distance."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     rows = np.sort(generator.choice(len(flat), size=min(n, len(flat)), replace=False))
     vectors = flat.vectors(rows)
     nearest, _ = flat.search(vectors, 2)
