@@ -113,6 +113,24 @@ def sample_queries(flat: FlatIndex, n: int, *, seed: int = 0) -> Vectors:
     return moved
 
 
+def describe_search(facts: Mapping[str, Any]) -> str:
+    """Say in a few words what a manifest says of its search, and why it is not what was asked for.
+
+    Example:
+        >>> describe_search({"kind": "pq", "breadth": 68, "recall_at_10": 0.98437, "queries": 256})
+        'pq, recall@10 0.984 over 256 queries'
+        >>> describe_search({"kind": "flat", "recall_at_10": 1.0, "instead_of": "ivf", "recall_reached": 0.95})
+        'flat (exact) instead of ivf, whose recall@10 stayed at 0.950'
+    """
+    if facts["kind"] != "flat":
+        return f"{facts['kind']}, recall@10 {facts['recall_at_10']:.3f} over {facts['queries']} queries"
+    if "instead_of" not in facts:
+        return "flat (exact)"
+    if "recall_reached" not in facts:
+        return f"flat (exact) instead of {facts['instead_of']}, which needs {APPROXIMATE_FROM:,} titles"
+    return f"flat (exact) instead of {facts['instead_of']}, whose recall@10 stayed at {facts['recall_reached']:.3f}"
+
+
 def write_search(directory: Path, search: TitleSearch) -> None:
     """Write the files of a search that `build_search` gave into an artifact's draft."""
     if isinstance(search, ApproximateIndex):

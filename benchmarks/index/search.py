@@ -128,7 +128,7 @@ def _batch(flat: FlatIndex, queries: Vectors, turns: int) -> float:
 def _approximate(flat: FlatIndex, turns: int, threads: int) -> tuple[float, float]:
     started = seconds()
     kind: Any = "auto" if len(flat) >= SIZES[LARGEST] else "pq"
-    search, facts = build_search(flat.vectors(np.arange(len(flat))), kind=kind, threads=threads)
+    search, facts = build_search(flat.matrix, kind=kind, threads=threads)
     print(f"build_search of {len(flat):,} rows: {seconds() - started:.1f} s, {facts}")
     queries = sample_queries(flat, 1000, seed=2)
     exact, _ = flat.search(queries, K)
