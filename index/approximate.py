@@ -198,9 +198,12 @@ class ApproximateIndex:
         proposed = math.ceil(wanted * len(self) / reachable)
         found: list[Rows] = [np.empty(0, dtype=np.int64)] * len(queries)
         pending = np.arange(len(queries))
-        while len(pending) and (proposed <= len(self) // 16 or allowed is None):
-            _, candidates = self._index.search(queries[pending], min(proposed, len(self)))
-            kept = [rows if allowed is None else rows[allowed[rows]] for rows in candidates]
+        most = len(self) // 16 if allowed is not None else wanted
+        while len(pending) and proposed <= most:
+            _, candidates = self._index.search(queries[pending], proposed)
+            kept = [rows[rows >= 0] for rows in candidates]  # FAISS fills up with -1
+            if allowed is not None:
+                kept = [rows[allowed[rows]] for rows in kept]
             enough = np.array([len(rows) >= wanted for rows in kept])
             for place, rows in zip(pending[enough], (kept[at] for at in np.flatnonzero(enough)), strict=True):
                 found[place] = rows
