@@ -186,3 +186,34 @@ def test_a_published_adapter_reads_back_into_the_same_function(trained_shop, tra
     windows = dataset.split.validation[: SETTINGS.golden_prompts]
     found = summed_log_probs(model, dataset.samples(windows, dataset.titles(windows)))
     assert found == pytest.approx([golden.log_prob for golden in trained_adapters["soft"].golden], abs=1e-4)
+
+
+def test_an_adapter_is_published_with_the_mode_that_won_and_is_evaluated_in_all(shop):
+    """The oracle and the beam agree on the demo's small catalog; a line's losses and its HR@10 add up to one."""
+    facts = read_adapter(shop.adapter_dir("sft")).facts
+    assert facts.metrics["mode_chosen_ndcg10"] <= max(
+        value for name, value in facts.metrics.items() if name.startswith("mode_") and name.endswith("_ndcg10")
+    )
+    modes = [("exact", "likelihood"), ("constrained_beam", "likelihood"), (None, "fusion"), ("sample_n", "likelihood")]
+    found = evaluate_adapters(shop, ["sft"], SETTINGS, grounder_of(shop), Silence(), modes=[*modes, ("greedy", "l2")])
+    popularity, exact, beam, _, _, paper = found
+    assert popularity.method == "popularity"
+    assert [(one.decoding, one.ranking) for one in found[1:]] == [
+        ("exact", "likelihood"),
+        ("constrained_beam", "likelihood"),
+        ("constrained_beam", "fusion"),
+        ("sample_n", "likelihood"),
+        ("greedy", "l2"),
+    ]
+    best, nearly = (
+        pq.read_table(shop.reports_dir / f"positions-sft-{mode}-likelihood.parquet")["generation"].to_pylist()
+        for mode in ("exact", "constrained_beam")
+    )
+    assert np.mean([one == other for one, other in zip(best, nearly, strict=True)]) > 0.9
+    assert exact.on_catalog == beam.on_catalog == 1
+    assert sum(paper.lost.values()) + paper.metrics["HR@10"].mean == pytest.approx(1)
+    assert exact.lost["lost_in_grounding"] == 0
+    assert [one.is_served for one in evaluate_adapters(shop, ["sft"], SETTINGS, grounder_of(shop), Silence())] == [
+        False,
+        True,
+    ]
