@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from index.catalog import Catalog
 from index.encoder import TitleEncoder
-from index.flat import FlatIndex
+from index.segments import TitleIndex
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Grounder:
         ValueError: their sizes do not fit together.
     """
 
-    def __init__(self, catalog: Catalog, index: FlatIndex, encoder: TitleEncoder) -> None:
+    def __init__(self, catalog: Catalog, index: TitleIndex, encoder: TitleEncoder) -> None:
         if len(index) != len(catalog):
             raise ValueError(f"the index has {len(index)} rows, the catalog {len(catalog)}")
         if index.dimension != encoder.dimension:

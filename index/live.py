@@ -1,0 +1,340 @@
+"""The index of a shop whose catalog changes while it is served.
+
+A `LiveIndex` shows one immutable `LoadedIndex` at a time, its `view`: the active version with every later change laid
+over it. A change is written to the journal, then a new view takes the old one's place; who holds a view goes on with
+it. When much lies over a version, `merge` writes a new one in the background: old vectors are copied, not embedded.
+
+What other processes do to the same workspace (changes, a new version, the way back to an old one, another catalog) is
+seen by `is_stale`, a few `stat` calls, and taken up by `refresh`. What cannot be taken up is kept in `problem`, and the
+view stays as it was: it is out of date, never wrong in itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from index.catalog import Item, read_catalog
+from index.changes import Change, change_catalog
+from index.encoder import OneAtATime, TitleEncoder
+from index.errors import MismatchError, SoftrecError
+from index.flat import FlatIndex
+from index.grounding import Grounder
+from index.journal import Journal, Position
+from index.segments import Segments
+from index.store import LoadedIndex, activate, encode_titles, load_active, pad, read_active, write_version
+from index.workspace import Workspace
+
+MERGE_AT = 1000  # changes over a version; a search of so many added titles takes well under a millisecond
+NEAR = 0.1  # of a vector's length: titles closer than that are told apart by hardly any query
+
+State = Literal["added", "changed", "unchanged", "removed"]
+
+_Signature = tuple[int, int, int] | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one change.
+
+    Attributes:
+        item: the item afterwards; of a removed one, as it was.
+        row: its row; of a removed one, the row that it was in.
+        state: "unchanged" when the catalog said so already; then nothing was written.
+        shares_title_with: other items of the row: the model cannot tell them apart.
+        near: (title, L2 distance) of the nearest other title, when it is nearer than `NEAR`; None otherwise, and for a
+            title that is not new.
+    """
+
+    item: Item
+    row: int
+    state: State
+    shares_title_with: tuple[str, ...] = ()
+    near: tuple[str, float] | None = None
+
+
+def advance(view: LoadedIndex, changes: Sequence[Change], position: Position) -> LoadedIndex:
+    """Lay changes over a view: new titles are embedded, nothing else costs more than the changes so far.
+
+    Raises:
+        UnknownItemError: one patches or removes an item that is not there.
+    """
+    if not changes:
+        return replace(view, changes=position)
+    catalog = change_catalog(view.catalog, changes)
+    index = view.grounder.index
+    new = catalog.titles[len(index) :]
+    if new or catalog.empty_rows != view.catalog.empty_rows:
+        layered = index if isinstance(index, Segments) else Segments(index)
+        index = layered.extended(encode_titles(new, view.grounder.encoder), catalog.empty_rows)
+    return replace(
+        view,
+        catalog=catalog,
+        grounder=Grounder(catalog, index, view.grounder.encoder),
+        popularity=pad(view.popularity, len(catalog)) if new else view.popularity,
+        changes=position,
+    )
+
+
+class LiveIndex:
+    """See the module. Every method but `view` and `is_stale` may block; any thread may call any of them.
+
+    Args:
+        workspace: its catalog, journal and index.
+        encoder: the one that the active version was built with; used by one thread at a time.
+        merge_at: changes over a version at which it is merged in the background; 0: never.
+        keep: versions kept by a merge, the new one included.
+        note: told of what happens in the background.
+
+    Raises:
+        ArtifactError: the index, the catalog or the journal is missing, damaged or another's.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        encoder: TitleEncoder,
+        *,
+        merge_at: int = MERGE_AT,
+        keep: int = 3,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._workspace = workspace
+        self._encoder = OneAtATime(encoder)
+        self._merge_at, self._keep, self._note = merge_at, keep, note
+        self._lock = threading.Lock()  # of whoever makes the next view
+        self._jobs = ThreadPoolExecutor(1, thread_name_prefix="index")
+        self._busy = False
+        self._next_merge = merge_at
+        self._problems: dict[str, SoftrecError] = {}
+        self._seen = {name: _sign(path) for name, path in self._paths().items()}
+        self._origin = read_catalog(workspace.catalog_path)
+        self._journal = Journal(workspace.changes_path, self._origin.digest)
+        self._version = self._load()
+        changes, end = self._journal.read(self._version.changes)
+        self.view = advance(self._version, changes, end)
+
+    @property
+    def problem(self) -> SoftrecError | None:
+        """Why the view is not what lies on disk, or None."""
+        return next(iter(self._problems.values()), None)
+
+    @property
+    def pending(self) -> int:
+        """How many changes the view lays over its version."""
+        view = self.view
+        return view.changes.changes - self._version.changes.changes
+
+    def is_stale(self) -> bool:
+        """Whether anything on disk is not as it was when it was last read: three `stat` calls."""
+        return any(_sign(path) != self._seen[name] for name, path in self._paths().items())
+
+    def refresh(self) -> None:
+        """Take up what other processes did; when somebody is making a view already, leave it to them.
+
+        Changes are in the view when this returns. A new version is loaded in the background.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._look_at_catalog()
+            self._look_at_journal()
+            if _sign(self._paths()["active"]) != self._seen["active"]:
+                self._start(self._take_up_version)
+        finally:
+            self._lock.release()
+        self._merge_if_due()
+
+    def apply(self, change: Change) -> Outcome:
+        """Make a change: when this returns it is on disk and in the view.
+
+        Raises:
+            UnknownItemError: it patches or removes an item that is not there; nothing is written.
+            ArtifactError: what lies on disk cannot be taken up (see `problem`), so nothing can be built upon it.
+        """
+        with self._lock, self._journal.locked():
+            self._look_at_catalog()
+            self._look_at_journal()
+            if self.problem:
+                raise self.problem
+            before = after = self.view
+            now = before.catalog.find_item(change.item_id)
+            if change.apply_to(now) != now:
+                after = advance(before, [change], before.changes)  # first: a title that cannot be embedded is refused
+                position = self._journal.append([change], before.changes)
+                self._seen["journal"] = _sign(self._workspace.changes_path)
+                self.view = after = replace(after, changes=position)
+        self._merge_if_due()
+        return _describe(change.item_id, before, after)
+
+    def merge(self) -> str | None:
+        """Write a version that covers every change of the view and make it the active one.
+
+        Returns:
+            Its name; None when there is nothing to merge, or another process made another version the active one.
+        """
+        view, version = self.view, self._version
+        if view.changes.changes == version.changes.changes or self._active() != version.version:
+            return None
+        index = FlatIndex.build(view.grounder.index.vectors(np.arange(len(view.catalog))))
+        name = write_version(
+            self._workspace.index_dir,
+            self._origin,
+            view.catalog,
+            self._encoder,
+            index,
+            view.popularity,
+            changes=(self._journal.copy(view.changes), view.changes),
+            keep=self._keep,
+        )
+        del index  # two copies are enough
+        self._take_up_version()
+        return name
+
+    def rollback(self, version: str) -> None:
+        """Make an older version the active one and lay over it all changes since: it undoes an index, not a change.
+
+        Raises:
+            MissingArtifactError: there is no such version.
+            ArtifactError: it cannot be used; then the one before stays active.
+        """
+        before = self._active()
+        activate(self._workspace.index_dir, version)
+        self._take_up_version()
+        if problem := self._problems.pop("active", None):
+            activate(self._workspace.index_dir, before)
+            raise problem
+
+    def close(self) -> None:
+        """Wait for what runs in the background."""
+        self._jobs.shutdown()
+
+    def _load(self) -> LoadedIndex:
+        loaded = load_active(self._workspace.index_dir, encoder=self._encoder, origin=self._origin)
+        self._journal.check_begins_with(loaded.changes)
+        return loaded
+
+    def _look_at_catalog(self) -> None:
+        """Take up another availability; another catalog is a problem, for adapters and index are of this one."""
+        if not self._changed("catalog"):
+            return
+        try:
+            origin = read_catalog(self._workspace.catalog_path)
+            if origin.digest != self._origin.digest:
+                raise MismatchError(
+                    f"{self._workspace.catalog_path}: replaced while it is in use",
+                    expected=self._origin.digest[:12],
+                    found=origin.digest[:12],
+                    remedy="put the old one back, or train and index the new one and restart the server",
+                )
+            self._journal.check_begins_with(self.view.changes)
+            changes, end = self._journal.read()
+            view = advance(self.view, changes[self.view.changes.changes :], end)
+            catalog = change_catalog(origin, changes).compacted()
+            self.view = replace(view, catalog=catalog, grounder=Grounder(catalog, view.grounder.index, self._encoder))
+            self._origin = origin
+            self._problems.pop("catalog", None)
+        except SoftrecError as error:
+            self._problems["catalog"] = error
+
+    def _look_at_journal(self) -> None:
+        if not self._changed("journal"):
+            return
+        try:
+            self._journal.check_begins_with(self.view.changes)
+            changes, end = self._journal.read(self.view.changes)
+            if changes:
+                self.view = advance(self.view, changes, end)
+            self._problems.pop("journal", None)
+        except SoftrecError as error:
+            self._problems["journal"] = error
+
+    def _take_up_version(self) -> None:
+        """Load the active version, lay over it what is newer, and show that."""
+        try:
+            self._seen["active"] = _sign(self._paths()["active"])
+            loaded = self._load()
+            with self._lock:
+                changes, end = self._journal.read(loaded.changes)
+                self.view, self._version = advance(loaded, changes, end), loaded
+                self._next_merge = self._merge_at
+            self._problems.pop("active", None)
+            self._note(f"index: {self.view.label} is in use")
+        except SoftrecError as error:
+            self._problems["active"] = error
+            self._note(f"index: {error}")
+
+    def _merge_if_due(self) -> None:
+        if self._merge_at and self.pending >= self._next_merge:
+            self._next_merge = self.pending + self._merge_at  # a merge that fails is not tried again at once
+            self._start(self.merge)
+
+    def _start(self, job: Callable[[], object]) -> None:
+        """Run a job in the background unless one runs already; who sees that it is still to do starts it again."""
+        if self._busy:
+            return
+        self._busy = True
+
+        def run() -> None:
+            try:
+                job()
+            except (SoftrecError, OSError) as error:  # a full disk, say: the view is still right
+                self._note(f"index: {error}")
+            finally:
+                self._busy = False
+
+        self._jobs.submit(run)
+
+    def _active(self) -> str:
+        return read_active(self._workspace.index_dir)
+
+    def _changed(self, name: str) -> bool:
+        signature = _sign(self._paths()[name])
+        changed = signature != self._seen[name]
+        self._seen[name] = signature
+        return changed
+
+    def _paths(self) -> dict[str, Path]:
+        return {
+            "catalog": self._workspace.catalog_path,
+            "journal": self._workspace.changes_path,
+            "active": self._workspace.index_dir / "active",
+        }
+
+
+def _describe(item_id: str, before: LoadedIndex, after: LoadedIndex) -> Outcome:
+    was, now = before.catalog.find_item(item_id), after.catalog.find_item(item_id)
+    row = after.catalog.recall_item_row(item_id)
+    item = now or was
+    assert item is not None  # a change of neither is refused
+    assert row is not None
+    if now is None:
+        return Outcome(item, row, "removed")
+    others = tuple(other.item_id for other in after.catalog.items_of(row) if other.item_id != item_id)
+    new_title = before is not after and (row >= len(before.catalog) or not before.catalog.items_of(row))
+    state: State = "unchanged" if now == was else "added" if was is None else "changed"
+    return Outcome(item, row, state, others, _find_near(after, row) if new_title else None)
+
+
+def _find_near(view: LoadedIndex, row: int) -> tuple[str, float] | None:
+    vector = view.grounder.index.vectors(np.array([row]))
+    distances, rows = view.grounder.index.search(vector, 2)
+    for distance, other in zip(distances[0].tolist(), rows[0].tolist(), strict=True):
+        if other != row:
+            return (view.catalog.titles[other], distance) if distance <= NEAR * np.linalg.norm(vector) else None
+    return None
+
+
+def _sign(path: Path) -> _Signature:
+    """What tells that a file was replaced or appended to; None: there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

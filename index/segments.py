@@ -1,0 +1,114 @@
+"""A version's index with the titles that were added since, searched as one."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.flat import FlatIndex
+
+Vectors = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+_MOST_OVERFETCHED = 256  # empty rows that are asked for in addition; beyond, a mask over all rows is cheaper
+
+
+class TitleIndex(Protocol):
+    """What can be searched: `FlatIndex`, and what stands for it. Row r is row r of the catalog."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+
+    def vectors(self, rows: Rows) -> Vectors:
+        """Return a copy of the vectors of some rows, [len(rows), dimension]."""
+
+    def search(
+        self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None, threads: int = 1
+    ) -> tuple[Vectors, Rows]:
+        """Find the k nearest rows of each query: see `FlatIndex.search`."""
+
+
+class Segments:
+    """A base, rows added behind its end, and rows that are empty: those are never found.
+
+    As exact as the base is: the k nearest of two parts together are among the k nearest of each.
+
+    Args:
+        base: rows 0 .. len(base).
+        added: float32 [n, dimension], vectors of the rows behind them; None: no rows.
+        empty: rows without items, in the base or behind.
+    """
+
+    def __init__(self, base: TitleIndex, added: Vectors | None = None, empty: frozenset[int] = frozenset()) -> None:
+        self.base = base
+        self.added = np.empty((0, base.dimension), dtype=np.float32) if added is None else added
+        self._delta = FlatIndex.build(self.added) if len(self.added) else None
+        self._empty = np.array(sorted(empty), dtype=np.int64)
+        self._empty_in_base = int(np.searchsorted(self._empty, len(base)))
+
+    def extended(self, added: Vectors, empty: frozenset[int]) -> Segments:
+        """Return an index with further rows, [n, dimension], at the end, and these empty rows; the base is shared."""
+        return Segments(self.base, np.concatenate([self.added, added]), empty)
+
+    def __len__(self) -> int:
+        return len(self.base) + len(self.added)
+
+    @property
+    def dimension(self) -> int:
+        return self.base.dimension
+
+    def vectors(self, rows: Rows) -> Vectors:
+        """Return a copy of the vectors of some rows, [len(rows), dimension]; empty rows have theirs still."""
+        behind = rows >= len(self.base)
+        found = np.empty((len(rows), self.dimension), dtype=np.float32)
+        found[~behind] = self.base.vectors(rows[~behind])
+        found[behind] = self.added[rows[behind] - len(self.base)]
+        return found
+
+    def search(
+        self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None, threads: int = 1
+    ) -> tuple[Vectors, Rows]:
+        """Find the k nearest rows of each query that are not empty: see `FlatIndex.search`."""
+        if allowed is not None and allowed.shape != (len(self),):
+            raise ValueError(f"allowed must be [{len(self)}], got shape {allowed.shape}")
+        distances, rows = self._search_base(queries, k, allowed, threads)
+        if self._delta is None:
+            return distances, rows
+        behind = self._delta_mask(allowed)
+        more_distances, more_rows = self._delta.search(queries, k, allowed=behind, threads=threads)
+        distances = np.concatenate([distances, more_distances], axis=1)
+        rows = np.concatenate([rows, more_rows + len(self.base)], axis=1)
+        order = np.lexsort((rows, distances))[:, :k]
+        return np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+    def _search_base(
+        self, queries: Vectors, k: int, allowed: NDArray[np.bool_] | None, threads: int
+    ) -> tuple[Vectors, Rows]:
+        empty = self._empty[: self._empty_in_base]
+        if allowed is not None:
+            allowed = allowed[: len(self.base)]
+        elif 0 < len(empty) <= _MOST_OVERFETCHED and k > 0:
+            distances, rows = self.base.search(queries, k + len(empty), threads=threads)
+            order = np.argsort(np.isin(rows, empty), axis=1, kind="stable")  # the found ones first, in their order
+            order = order[:, : min(k, len(self.base) - len(empty))]
+            return np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
+        elif len(empty):
+            allowed = np.ones(len(self.base), dtype=np.bool_)
+        if allowed is not None and allowed[empty].any():
+            allowed = allowed.copy()
+            allowed[empty] = False
+        return self.base.search(queries, k, allowed=allowed, threads=threads)
+
+    def _delta_mask(self, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+        empty = self._empty[self._empty_in_base :]
+        if allowed is None and not len(empty):
+            return None
+        mask = np.ones(len(self.added), dtype=np.bool_) if allowed is None else allowed[len(self.base) :].copy()
+        mask[empty - len(self.base)] = False
+        return mask
