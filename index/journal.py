@@ -135,9 +135,9 @@ class Journal:
 
     def set_aside(self) -> Path | None:
         """Rename the journal to the first free name beside it, which is returned; None: there is none."""
+        if not self.path.exists():
+            return None
         with self.locked():
-            if not self.path.exists():
-                return None
             number = 1
             while (aside := self.path.with_suffix(f".{number}.jsonl")).exists():
                 number += 1

@@ -240,8 +240,8 @@ class LiveIndex:
             self.view = replace(view, catalog=catalog, grounder=Grounder(catalog, view.grounder.index, self._encoder))
             self._origin = origin
             self._problems.pop("catalog", None)
-        except SoftrecError as error:
-            self._problems["catalog"] = error
+        except (SoftrecError, OSError) as error:
+            self._report("catalog", error)
 
     def _look_at_journal(self) -> None:
         if not self._changed("journal"):
@@ -252,8 +252,8 @@ class LiveIndex:
             if changes:
                 self.view = advance(self.view, changes, end)
             self._problems.pop("journal", None)
-        except SoftrecError as error:
-            self._problems["journal"] = error
+        except (SoftrecError, OSError) as error:
+            self._report("journal", error)
 
     def _take_up_version(self) -> None:
         """Load the active version, lay over it what is newer, and show that."""
@@ -266,9 +266,12 @@ class LiveIndex:
                 self._next_merge = self._merge_at
             self._problems.pop("active", None)
             self._note(f"index: {self.view.label} is in use")
-        except SoftrecError as error:
-            self._problems["active"] = error
-            self._note(f"index: {error}")
+        except (SoftrecError, OSError) as error:
+            self._report("active", error)
+
+    def _report(self, name: str, error: SoftrecError | OSError) -> None:
+        self._problems[name] = error if isinstance(error, SoftrecError) else SoftrecError(str(error))
+        self._note(f"index: {error}")
 
     def _merge_if_due(self) -> None:
         if self._merge_at and self.pending >= self._next_merge:
@@ -332,9 +335,9 @@ def _find_near(view: LoadedIndex, row: int) -> tuple[str, float] | None:
 
 
 def _sign(path: Path) -> _Signature:
-    """What tells that a file was replaced or appended to; None: there is none."""
+    """What tells that a file was replaced or appended to; None: there is none to be seen."""
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size

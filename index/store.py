@@ -194,7 +194,7 @@ def load_active(
     """
     version = read_active(index_dir)
     directory = index_dir / version
-    manifest = _read_version(index_dir, version)
+    manifest = check_version(index_dir, version)
     built = manifest.body["encoder"]
     again = f"build the index again with `{_command(index_dir)}`"
     if built["fingerprint"] != encoder.fingerprint:
@@ -226,13 +226,46 @@ def load_active(
     return LoadedIndex(version, catalog, grounder, popularity, built["name"], position)
 
 
+def load_origin(index_dir: Path, *, encoder: TitleEncoder, origin: Catalog) -> LoadedIndex:
+    """Load the active version as far as it is of the catalog as it was imported: what metrics are measured over.
+
+    Where the version covers later changes, the rows of `origin` are searched exactly, and its removed items are back.
+
+    Raises:
+        ArtifactError: see `load_active`.
+    """
+    loaded = load_active(index_dir, encoder=encoder, origin=origin)
+    if loaded.catalog is origin:
+        return loaded
+    rows = np.arange(len(origin))
+    index = FlatIndex.build(loaded.grounder.index.vectors(rows))
+    popularity = loaded.popularity[: len(rows)]
+    return LoadedIndex(loaded.version, origin, Grounder(origin, index, encoder), popularity, loaded.encoder_name)
+
+
+def check_version(index_dir: Path, version: str) -> Manifest:
+    """Check every byte of a version and return its manifest.
+
+    Raises:
+        ArtifactError: there is no such version, or it is damaged.
+    """
+    if version not in list_versions(index_dir):
+        raise MissingArtifactError("index version", index_dir / version, command=_command(index_dir))
+    return read_manifest(index_dir / version, kind="index", command=_command(index_dir))
+
+
+def covered_changes(index_dir: Path, version: str, origin_digest: str) -> Position:
+    """Return where in the journal a version stands.
+
+    Raises:
+        ArtifactError: its copy of the journal is damaged or of another catalog.
+    """
+    return Journal(index_dir / version / _CHANGES, origin_digest).read()[1]
+
+
 def read_encoder_name(index_dir: Path) -> str:
     """Return the name of the encoder that the active version was built with, for `open_encoder`."""
-    return str(_read_version(index_dir, read_active(index_dir)).body["encoder"]["name"])
-
-
-def _read_version(index_dir: Path, version: str) -> Manifest:
-    return read_manifest(index_dir / version, kind="index", command=_command(index_dir))
+    return str(check_version(index_dir, read_active(index_dir)).body["encoder"]["name"])
 
 
 def read_active(index_dir: Path) -> str:

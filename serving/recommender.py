@@ -6,13 +6,11 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from index.popularity import popularity_order
-from index.store import LoadedIndex
 from serving.adapters import ServedAdapter
 from serving.admission import Admission
 from serving.answer import AnswerDraft, grounded_items, popular_items
 from serving.arms import ArmChooser
-from serving.candidates import Candidates, CandidateSelector
+from serving.candidates import Candidates
 from serving.engine import Engine
 from serving.errors import DeadlineError
 from serving.event_store import EventStore
@@ -22,18 +20,19 @@ from serving.schema import (
     ArmReason,
     Degraded,
     HistorySource,
-    IndexUsed,
     RecommendedItem,
     RecommendRequest,
     RecommendResponse,
 )
+from serving.views import ServedView, Views
 
 
 class Recommender:
-    """Answers requests with one index, one engine and its adapters.
+    """Answers requests with one engine and its adapters, each request from one view of the index.
 
     Args:
         arms: who answers.
+        views: the index, as it is when a request comes in.
         admission: the queue before the engine.
         timeout_ms: deadline of a request that names none.
     """
@@ -43,7 +42,7 @@ class Recommender:
         *,
         arms: ArmChooser,
         engine: Engine,
-        index: LoadedIndex,
+        views: Views,
         histories: Histories,
         store: EventStore,
         admission: Admission,
@@ -51,15 +50,12 @@ class Recommender:
     ) -> None:
         self._arms = arms
         self._engine = engine
-        self._index = index
+        self._views = views
         self._histories = histories
         self._store = store
         self._admission = admission
         self._timeout_ms = timeout_ms
-        self._selector = CandidateSelector(index.catalog)
-        self._popular: list[int] = popularity_order(index.popularity).tolist()
         self._grounding_thread = ThreadPoolExecutor(1, thread_name_prefix="ground")  # one: the encoder fills a core
-        self.index_used = IndexUsed(version=index.version, encoder=index.encoder_name)
 
     async def recommend(self, request: RecommendRequest, *, request_id: str, record: bool = True) -> RecommendResponse:
         """Answer a request.
@@ -74,17 +70,20 @@ class Recommender:
             OverloadedError, DeadlineError, EngineUnavailableError, StoreUnavailableError: try again later.
         """
         choice = self._arms.choose(request)
+        view = await self._views.current()
         draft = AnswerDraft.begin(
             choice,
             request_id=request_id,
             user_id=request.user_id,
             experiment_id=self._arms.experiment_id,
-            index=self.index_used,
+            index=view.used,
         )
+        if self._views.outdated:
+            draft.degraded.append(Degraded.INDEX_OUTDATED)
         timeout_ms = request.timeout_ms or self._timeout_ms
         try:
             async with asyncio.timeout(timeout_ms / 1000) as deadline:
-                await self._answer(request, draft, choice.adapter)
+                await self._answer(request, draft, choice.adapter, view)
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -98,29 +97,31 @@ class Recommender:
         """Let the grounding in progress end."""
         self._grounding_thread.shutdown()
 
-    async def _answer(self, request: RecommendRequest, draft: AnswerDraft, adapter: ServedAdapter) -> None:
+    async def _answer(
+        self, request: RecommendRequest, draft: AnswerDraft, adapter: ServedAdapter, view: ServedView
+    ) -> None:
         with draft.timed("history"):
-            history = draft.history = await self._read_history(request, draft)
+            history = draft.history = await self._read_history(request, draft, view)
         seen = history.item_ids if request.exclude_seen else frozenset()
-        candidates = self._selector.select(request.filters, seen.union(request.exclude_item_ids))
+        candidates = view.selector.select(request.filters, seen.union(request.exclude_item_ids))
         if not history.titles:
             label = Degraded.UNKNOWN_HISTORY if history.unknown else Degraded.NO_HISTORY
-            draft.fall_back(self._most_popular(candidates, request.k), ArmReason.NO_HISTORY, label)
+            draft.fall_back(_most_popular(view, candidates, request.k), ArmReason.NO_HISTORY, label)
         else:
             waiting = time.perf_counter()
             async with self._admission.place():
                 draft.note_time("queue", since=waiting)
                 title = await self._generate(request, draft, adapter, history)
                 if title.strip():
-                    draft.items = await self._ground(draft, title, candidates, request.k)
+                    draft.items = await self._ground(draft, title, candidates, request.k, view)
                 else:
-                    popular = self._most_popular(candidates, request.k)
+                    popular = _most_popular(view, candidates, request.k)
                     draft.fall_back(popular, ArmReason.EMPTY_GENERATION, Degraded.EMPTY_GENERATION)
         if len(draft.items) < request.k:
             draft.degraded.append(Degraded.FEWER_THAN_K)
 
-    async def _read_history(self, request: RecommendRequest, draft: AnswerDraft) -> KnownHistory:
-        catalog = self._index.catalog
+    async def _read_history(self, request: RecommendRequest, draft: AnswerDraft, view: ServedView) -> KnownHistory:
+        catalog = view.index.catalog
         if request.history is not None:
             return know_history(catalog, request.history, HistorySource.INLINE)
         if request.user_id is None:
@@ -149,15 +150,18 @@ class Recommender:
             draft.details = {"prompt_ids": prompt.ids, "generated_ids": generation.ids, "generation": title}
         return title
 
-    async def _ground(self, draft: AnswerDraft, title: str, candidates: Candidates, k: int) -> list[RecommendedItem]:
+    async def _ground(
+        self, draft: AnswerDraft, title: str, candidates: Candidates, k: int, view: ServedView
+    ) -> list[RecommendedItem]:
         if not candidates.rows.any():
             return []
         with draft.timed("ground"):
-            rank = self._index.grounder.rank
+            rank = view.index.grounder.rank
             [ranking] = await asyncio.get_running_loop().run_in_executor(
                 self._grounding_thread, lambda: rank([title], k, allowed=candidates.rows)
             )
         return grounded_items(ranking, candidates, k)
 
-    def _most_popular(self, candidates: Candidates, k: int) -> list[RecommendedItem]:
-        return popular_items(self._popular, self._index.popularity, candidates, k)
+
+def _most_popular(view: ServedView, candidates: Candidates, k: int) -> list[RecommendedItem]:
+    return popular_items(view.popular, view.index.popularity, candidates, k)

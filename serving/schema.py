@@ -24,6 +24,8 @@ _PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$"
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS, pattern=_PRINTABLE)]
 IdOrTitle = Annotated[str, Field(min_length=1, max_length=MAX_TITLE_CHARACTERS)]
+Title = Annotated[str, Field(min_length=1, max_length=MAX_TITLE_CHARACTERS)]
+Category = Annotated[str, Field(max_length=MAX_TITLE_CHARACTERS)]
 CategoryName = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS)]
 
 
@@ -96,6 +98,8 @@ class Degraded(StrEnum):
     * `empty_generation`: the model wrote no title; the items are by popularity.
     * `history_cache_unavailable`: Redis did not answer; the event store did.
     * `fewer_than_k`: the filters and exclusions left fewer than `k` items.
+    * `index_outdated`: the workspace holds another catalog, or a damaged journal or index version, that cannot be taken
+      up; the items are of the catalog in memory.
     """
 
     NO_HISTORY = "no_history"
@@ -103,6 +107,7 @@ class Degraded(StrEnum):
     EMPTY_GENERATION = "empty_generation"
     HISTORY_CACHE_UNAVAILABLE = "history_cache_unavailable"
     FEWER_THAN_K = "fewer_than_k"
+    INDEX_OUTDATED = "index_outdated"
 
 
 class Filters(_Request):
@@ -187,7 +192,9 @@ class Experiment(_Answer):
 class IndexUsed(_Answer):
     """The index that grounded the answer."""
 
-    version: str
+    version: str = Field(
+        description="A build, and after `+` the number of the catalog's changes that it shows; none without `+`."
+    )
     encoder: str
 
 
@@ -277,6 +284,61 @@ class EventsResponse(_Answer):
     duplicates: int = Field(ge=0, description="Already stored under the same event_id, or twice in this batch.")
     rejected: list[RejectedEvent]
     degraded: list[Degraded]
+
+
+class ItemBody(_Request):
+    """A whole item."""
+
+    title: Title
+    category: Category = Field(default="", description="Several are separated by `|`; empty: none is known.")
+    available: StrictBool = True
+
+
+class ItemPatch(_Request):
+    """What changes of an item; null or left out: stays. `{"available": false}` hides it."""
+
+    title: Title | None = None
+    category: Category | None = None
+    available: StrictBool | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> ItemPatch:
+        if self.title is None and self.category is None and self.available is None:
+            raise ValueError("give title, category or available")
+        return self
+
+
+class ItemState(StrEnum):
+    """What became of an item. `unchanged`: the catalog said so already, nothing was written."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
+    REMOVED = "removed"
+
+
+class ItemWarning(_Answer):
+    """Something to know of a title. The change was made all the same.
+
+    * `shared_title`: other items have this title; the model cannot tell them apart, they follow each other in answers.
+    * `near_title`: another title's vector is so near that hardly any generation tells the two apart.
+    """
+
+    code: str
+    reason: str
+
+
+class ItemResponse(_Answer):
+    """What became of an item; the next `/recommend` knows of it."""
+
+    item_id: str
+    title: str
+    category: str
+    available: bool
+    state: ItemState
+    row: int = Field(ge=0, description="The row of the index that its title has, or had.")
+    index: IndexUsed
+    warnings: list[ItemWarning]
 
 
 class LiveResponse(_Answer):

@@ -7,12 +7,12 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
-from index.catalog import read_catalog
 from index.encoder import open_encoder
-from index.store import LoadedIndex, load_active, read_encoder_name
+from index.live import LiveIndex
+from index.store import read_encoder_name
 from index.workspace import Workspace
 from serving.adapters import ServedAdapter, choose_adapters, proof_tolerance, prove_adapter
 from serving.admission import Admission
@@ -26,9 +26,11 @@ from serving.experiment import plan_experiment
 from serving.history import Histories
 from serving.history_cache import HistoryCache
 from serving.interaction_log import digest_log, read_log
+from serving.items import ItemEditor
 from serving.recommender import Recommender
 from serving.schema import Degraded, ReadyResponse
 from serving.settings import ServingSettings
+from serving.views import Views
 from serving.vllm_environment import engine_threads
 from training.adapter import Adapter, check_adapter
 from training.base_model import BaseModel, locate_base
@@ -46,7 +48,9 @@ class Service:
 
     recommender: Recommender
     events: EventIntake
+    items: ItemEditor
     arms: ArmChooser
+    views: Views
     _engine: Engine
     _store: EventStore
     _cache: HistoryCache
@@ -55,18 +59,21 @@ class Service:
         """Say that `/recommend` works.
 
         Raises:
-            NotReadyError: the engine or the store does not; a missing Redis is only named.
+            NotReadyError: the engine or the store does not; a missing Redis, or an index that cannot follow the
+                workspace, is only named.
         """
         try:
             await self._engine.ping()
             await asyncio.to_thread(self._store.ping)
         except ServingError as error:
             raise NotReadyError(str(error)) from error
+        view = await self.views.current()
+        degraded = [] if await self._cache.ping() else [Degraded.HISTORY_CACHE_UNAVAILABLE]
         return ReadyResponse(
             adapters=[adapter.adapter_id for adapter in self.arms.adapters.values()],
             experiment=self.arms.experiment_id,
-            index=self.recommender.index_used,
-            degraded=[] if await self._cache.ping() else [Degraded.HISTORY_CACHE_UNAVAILABLE],
+            index=view.used,
+            degraded=[*degraded, Degraded.INDEX_OUTDATED] if self.views.outdated else degraded,
         )
 
 
@@ -119,13 +126,16 @@ async def open_service(
     async with AsyncExitStack() as stack:
         base = locate_base(workspace)
         adapters = choose_adapters(workspace.adapters_dir, settings.adapters)
-        index = await _opened(note, "index", asyncio.to_thread(_load_index, workspace, base))
+        live = await _opened(note, "index", asyncio.to_thread(_open_index, workspace, base, note))
+        stack.callback(live.close)
+        views = await asyncio.to_thread(Views, live)
+        stack.push_async_callback(views.close)
         for adapter in adapters:
             check_adapter(
                 adapter,
                 base_digest=base.digest,
                 tokenizer_digest=base.tokenizer.digest,
-                catalog_digest=index.catalog.digest,
+                catalog_digest=live.view.catalog.origin_digest,
             )
 
         log_digest = await asyncio.to_thread(digest_log, workspace.interactions_path)
@@ -151,7 +161,7 @@ async def open_service(
         recommender = Recommender(
             arms=arms,
             engine=engine,
-            index=index,
+            views=views,
             histories=histories,
             store=store,
             admission=Admission(
@@ -162,7 +172,8 @@ async def open_service(
             timeout_ms=settings.timeout_ms,
         )
         stack.callback(recommender.close)
-        yield Service(recommender, EventIntake(index.catalog, histories), arms, engine, store, cache)
+        items = ItemEditor(live, views, allowed=settings.allow_item_changes)
+        yield Service(recommender, EventIntake(views, histories), items, arms, views, engine, store, cache)
 
 
 def resolve_dtype(settings: ServingSettings) -> str:
@@ -195,11 +206,8 @@ def _choose_arms(base: BaseModel, adapters: Sequence[Adapter], settings: Serving
     )
 
 
-def _load_index(workspace: Workspace, base: BaseModel) -> LoadedIndex:
-    """Load the index of this very catalog. Which items are available is the catalog's to say, not the index's copy."""
-    catalog = read_catalog(workspace.catalog_path)
-    encoder = open_encoder(read_encoder_name(workspace.index_dir), base_dir=base.path)
-    return replace(load_active(workspace.index_dir, encoder=encoder, catalog_digest=catalog.digest), catalog=catalog)
+def _open_index(workspace: Workspace, base: BaseModel, note: Note) -> LiveIndex:
+    return LiveIndex(workspace, open_encoder(read_encoder_name(workspace.index_dir), base_dir=base.path), note=note)
 
 
 def _open_store(workspace: Workspace, settings: ServingSettings) -> EventStore:

@@ -24,6 +24,7 @@ class ServingSettings(BaseModel):
         description="Answers where no arm does (no user_id or no experiment); empty: soft if served, else the last.",
     )
     allow_adapter_override: bool = Field(default=False, description="Let a request name its adapter.")
+    allow_item_changes: bool = Field(default=False, description="Let requests add, change and remove items.")
 
     experiment: str = Field(default="sft-vs-soft", description="The experiment's id and its hash seed; empty: none.")
     arms: tuple[str, ...] = Field(

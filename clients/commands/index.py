@@ -7,10 +7,12 @@ from pathlib import Path
 from clients.progress import open_progress
 from clients.tables import say
 from index.catalog import read_catalog
+from index.changes import change_catalog
 from index.encoder import TitleEncoder, open_encoder
 from index.errors import MismatchError, MissingArtifactError
+from index.journal import Journal
 from index.popularity import count_popularity
-from index.store import LoadedIndex, build_index, load_active
+from index.store import LoadedIndex, build_index, load_origin
 from index.workspace import Workspace
 from training.base_model import locate_base
 from training.interactions import load_interactions
@@ -18,7 +20,10 @@ from training.progress import Progress
 
 
 def index_shop(root: Path, *, keep: int) -> str:
-    """Build a version of the index from the catalog and the log, and make it the active one. Returns its name."""
+    """Build a version of the index from the catalog, its changes and the log, and make it the active one.
+
+    Returns its name.
+    """
     workspace = Workspace.open(root)
     version = _build(workspace, _open_encoder(workspace), keep=keep, progress=open_progress())
     say(f"index: version {version} is active")
@@ -26,15 +31,18 @@ def index_shop(root: Path, *, keep: int) -> str:
 
 
 def open_index(workspace: Workspace, progress: Progress) -> LoadedIndex:
-    """Load the active index; build it first, and say so, if there is none or it was built for something else."""
+    """Load the active index of the catalog as it was imported, which is what adapters are trained and measured on.
+
+    Builds it first, and says so, if there is none or it was built for something else.
+    """
     encoder = _open_encoder(workspace)
-    digest = read_catalog(workspace.catalog_path).digest
+    origin = read_catalog(workspace.catalog_path)
     try:
-        return load_active(workspace.index_dir, encoder=encoder, catalog_digest=digest)
+        return load_origin(workspace.index_dir, encoder=encoder, origin=origin)
     except (MissingArtifactError, MismatchError) as error:
         progress.note(f"building the index first: {error}")
     _build(workspace, encoder, keep=3, progress=progress)
-    return load_active(workspace.index_dir, encoder=encoder, catalog_digest=digest)
+    return load_origin(workspace.index_dir, encoder=encoder, origin=origin)
 
 
 def _open_encoder(workspace: Workspace) -> TitleEncoder:
@@ -46,5 +54,9 @@ def _build(workspace: Workspace, encoder: TitleEncoder, *, keep: int, progress: 
     catalog = read_catalog(workspace.catalog_path)
     log = load_interactions(workspace.interactions_path, catalog)
     popularity = count_popularity(catalog, log.item_ids)
-    with progress.step(f"index ({encoder.name})", len(catalog)) as advance:
-        return build_index(workspace.index_dir, catalog, encoder, popularity, keep=keep, advance=advance)
+    journal = Journal(workspace.changes_path, catalog.digest)
+    titles = len(change_catalog(catalog, journal.read()[0]))
+    with progress.step(f"index ({encoder.name})", titles) as advance:
+        return build_index(
+            workspace.index_dir, catalog, encoder, popularity, journal=journal, keep=keep, advance=advance
+        )

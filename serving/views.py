@@ -1,0 +1,89 @@
+"""Which state of the catalog a request is answered from: the newest when it comes in, and that one to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from index.live import LiveIndex
+from index.popularity import popularity_order
+from index.store import LoadedIndex
+from serving.candidates import CandidateSelector
+from serving.schema import IndexUsed
+
+_PATIENCE_S = 0.25  # a request waits so long for what another process changed; then the last view answers
+
+
+@dataclass(frozen=True)
+class ServedView:
+    """A state of the index, with what requests need of it. It never changes.
+
+    Attributes:
+        popular: rows, the most popular first.
+    """
+
+    index: LoadedIndex
+    selector: CandidateSelector
+    popular: Sequence[int]
+
+    @classmethod
+    def of(cls, index: LoadedIndex, earlier: ServedView | None = None) -> ServedView:
+        """Prepare a view; cheap when it differs from an earlier one by a few changes."""
+        if earlier is None or earlier.index.version != index.version:
+            return cls(index, CandidateSelector(index.catalog), popularity_order(index.popularity).tolist())
+        selector = CandidateSelector(index.catalog, earlier=earlier.selector)
+        # rows that were added were never chosen, so they come last
+        popular = [*earlier.popular, *range(len(earlier.popular), len(index.catalog))]
+        return cls(index, selector, popular if len(popular) > len(earlier.popular) else earlier.popular)
+
+    @property
+    def used(self) -> IndexUsed:
+        """What an answer says of it."""
+        return IndexUsed(version=self.index.label, encoder=self.index.encoder_name)
+
+
+class Views:
+    """Follows a live index: what this process changed and what others did.
+
+    Args:
+        live: stays the caller's to close.
+    """
+
+    def __init__(self, live: LiveIndex) -> None:
+        self._live = live
+        self.served = ServedView.of(live.view)  # as of the last look
+        self._renewal: asyncio.Task[None] | None = None
+
+    @property
+    def outdated(self) -> bool:
+        """Whether something lies in the workspace that cannot be taken up."""
+        return self._live.problem is not None
+
+    async def current(self) -> ServedView:
+        """Return the newest view. Costs a few `stat` calls when nothing was changed."""
+        if self.served.index is not self._live.view or self._live.is_stale():
+            if self._renewal is None or self._renewal.done():
+                self._renewal = asyncio.create_task(asyncio.to_thread(self._renew))
+            await asyncio.wait([self._renewal], timeout=_PATIENCE_S)
+            if self._renewal.done():
+                self._renewal.result()
+        return self.served
+
+    async def catch_up(self) -> None:
+        """Return when the view is as new as the live index was at the call."""
+        wanted = self._live.view
+        while self.served.index.changes.changes < wanted.changes.changes:
+            await self.current()
+
+    async def close(self) -> None:
+        """Wait for a renewal in progress."""
+        if self._renewal is not None:
+            await asyncio.wait([self._renewal])
+
+    def _renew(self) -> None:
+        if self._live.is_stale():
+            self._live.refresh()
+        view = self._live.view
+        if view is not self.served.index:
+            self.served = ServedView.of(view, self.served)
