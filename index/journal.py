@@ -44,6 +44,8 @@ class Position:
 
 START = Position()
 
+_LONGEST_LINE = 1 << 16  # bytes; an id, a title and a category of the greatest length take a fifth of it
+
 
 @dataclass(frozen=True)
 class Journal:
@@ -75,9 +77,13 @@ class Journal:
         return changes[: len(changes) - batch], position
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from appending; hold it from reading the state to appending what depends on it."""
-        with file_lock(self.path.with_name(f".{self.path.name}.lock")):
+    def locked(self, *, timeout_s: float | None = None) -> Iterator[None]:
+        """Keep other processes from appending; hold it from reading the state to appending what depends on it.
+
+        Raises:
+            TimeoutError: somebody else held it for so long.
+        """
+        with file_lock(self.path.with_name(f".{self.path.name}.lock"), timeout_s=timeout_s):
             yield
 
     def append(self, changes: Sequence[Change], end: Position) -> Position:
@@ -119,17 +125,23 @@ class Journal:
         """
         if position.changes == 0:
             return
-        data = self.copy(position) if self.path.exists() else b""
+        start = max(0, position.offset - _LONGEST_LINE)
+        try:
+            with self.path.open("rb") as file:
+                file.seek(start)
+                data = file.read(position.offset - start)
+        except FileNotFoundError:
+            data = b""
         last = data.removesuffix(b"\n").rpartition(b"\n")[2]
         try:
             chain = str(json.loads(last)["chain"])
         except (ValueError, KeyError, TypeError):
             chain = ""
-        if len(data) < position.offset or chain != position.chain:
+        if start + len(data) < position.offset or chain != position.chain:
             raise MismatchError(
                 f"{self.path}: the first {position.changes} changes",
                 expected=position.chain,
-                found=chain[:16] or f"{len(data)} bytes",
+                found=chain[:16] or "fewer",
                 remedy=_ways_out(self.path),
             )
 

@@ -12,8 +12,9 @@ view stays as it was: it is out of date, never wrong in itself.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -24,6 +25,7 @@ from index.catalog import Item, read_catalog
 from index.changes import Change, change_catalog
 from index.encoder import OneAtATime, TitleEncoder
 from index.errors import MismatchError, SoftrecError
+from index.file_lock import file_lock
 from index.flat import FlatIndex
 from index.grounding import Grounder
 from index.journal import Journal, Position
@@ -33,6 +35,8 @@ from index.workspace import Workspace
 
 MERGE_AT = 1000  # changes over a version; a search of so many added titles takes well under a millisecond
 NEAR = 0.1  # of a vector's length: titles closer than that are told apart by hardly any query
+
+_PATIENCE_S = 10.0  # of a change that waits for others
 
 State = Literal["added", "changed", "unchanged", "removed"]
 
@@ -156,9 +160,10 @@ class LiveIndex:
 
         Raises:
             UnknownItemError: it patches or removes an item that is not there; nothing is written.
-            ArtifactError: what lies on disk cannot be taken up (see `problem`), so nothing can be built upon it.
+            SoftrecError: what lies on disk cannot be taken up (see `problem`), so nothing can be built upon it.
+            OSError: the journal cannot be written; TimeoutError: others have been changing the catalog for too long.
         """
-        with self._lock, self._journal.locked():
+        with self._turn(), self._journal.locked(timeout_s=_PATIENCE_S):
             self._look_at_catalog()
             self._look_at_journal()
             if self.problem:
@@ -177,13 +182,23 @@ class LiveIndex:
         """Write a version that covers every change of the view and make it the active one.
 
         Returns:
-            Its name; None when there is nothing to merge, or another process made another version the active one.
+            Its name; None when there is nothing to merge, another process is at it, or another version is active.
         """
+        try:
+            with file_lock(self._workspace.index_dir / ".merge.lock", timeout_s=0):
+                name = self._write_merged()
+        except TimeoutError:
+            return None
+        if name is not None:
+            self._take_up_version()
+        return name
+
+    def _write_merged(self) -> str | None:
         view, version = self.view, self._version
         if view.changes.changes == version.changes.changes or self._active() != version.version:
             return None
         index = FlatIndex.build(view.grounder.index.vectors(np.arange(len(view.catalog))))
-        name = write_version(
+        return write_version(
             self._workspace.index_dir,
             self._origin,
             view.catalog,
@@ -193,9 +208,6 @@ class LiveIndex:
             changes=(self._journal.copy(view.changes), view.changes),
             keep=self._keep,
         )
-        del index  # two copies are enough
-        self._take_up_version()
-        return name
 
     def rollback(self, version: str) -> None:
         """Make an older version the active one and lay over it all changes since: it undoes an index, not a change.
@@ -260,9 +272,9 @@ class LiveIndex:
         try:
             self._seen["active"] = _sign(self._paths()["active"])
             loaded = self._load()
-            with self._lock:
-                changes, end = self._journal.read(loaded.changes)
-                self.view, self._version = advance(loaded, changes, end), loaded
+            view = advance(loaded, *self._journal.read(loaded.changes))
+            with self._lock:  # what was changed since
+                self.view, self._version = advance(view, *self._journal.read(view.changes)), loaded
                 self._next_merge = self._merge_at
             self._problems.pop("active", None)
             self._note(f"index: {self.view.label} is in use")
@@ -293,6 +305,17 @@ class LiveIndex:
                 self._busy = False
 
         self._jobs.submit(run)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=_PATIENCE_S):
+            raise TimeoutError(
+                f"the catalog's changes have been taken up for {_PATIENCE_S:g} s, many new titles perhaps"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _active(self) -> str:
         return read_active(self._workspace.index_dir)

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from index.changes import parse_change
-from index.errors import ArtifactError
+from index.errors import SoftrecError
 from index.errors import UnknownItemError as NoSuchItemError
 from index.live import LiveIndex, Outcome
 from serving.errors import (
@@ -56,10 +56,10 @@ class ItemEditor:
             raise InvalidItemError(str(error)) from error
         except NoSuchItemError as error:
             raise UnknownItemError(str(error)) from error
-        except ArtifactError as error:
+        except SoftrecError as error:
             raise CatalogConflictError(str(error)) from error
         except OSError as error:
-            raise CatalogUnwritableError(f"the journal cannot be written ({error})") from error
+            raise CatalogUnwritableError(f"the change cannot be written now ({error})") from error
         await self._views.catch_up()
         return _answer(outcome, self._views)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from index.store import LoadedIndex
 from serving.candidates import CandidateSelector
 from serving.schema import IndexUsed
 
-_PATIENCE_S = 0.25  # a request waits so long for what another process changed; then the last view answers
+_PATIENCE_S = 0.25  # requests wait so long for what another process changed; after that the last view answers
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Views:
         self._live = live
         self.served = ServedView.of(live.view)  # as of the last look
         self._renewal: asyncio.Task[None] | None = None
+        self._patient_until = 0.0  # by time.monotonic()
 
     @property
     def outdated(self) -> bool:
@@ -65,7 +67,8 @@ class Views:
         if self.served.index is not self._live.view or self._live.is_stale():
             if self._renewal is None or self._renewal.done():
                 self._renewal = asyncio.create_task(asyncio.to_thread(self._renew))
-            await asyncio.wait([self._renewal], timeout=_PATIENCE_S)
+                self._patient_until = time.monotonic() + _PATIENCE_S
+            await asyncio.wait([self._renewal], timeout=max(0.0, self._patient_until - time.monotonic()))
             if self._renewal.done():
                 self._renewal.result()
         return self.served
@@ -75,6 +78,8 @@ class Views:
         wanted = self._live.view
         while self.served.index.changes.changes < wanted.changes.changes:
             await self.current()
+            if self._renewal is not None:
+                await asyncio.wait([self._renewal])
 
     async def close(self) -> None:
         """Wait for a renewal in progress."""

@@ -227,7 +227,7 @@ async def test_a_caller_who_hangs_up_stops_its_generation(server: Server) -> Non
 
 def test_openapi_describes_routes_labels_and_problems(http: httpx.Client) -> None:
     document = http.get("/openapi.json").raise_for_status().json()
-    assert set(document["paths"]) == {"/recommend", "/events", "/livez", "/readyz"}
+    assert set(document["paths"]) == {"/recommend", "/events", "/items/{item_id}", "/livez", "/readyz"}
     schemas = document["components"]["schemas"]
     assert "history_cache_unavailable" in schemas["Degraded"]["enum"]
     assert "HTTPValidationError" not in schemas

@@ -1,5 +1,6 @@
 """The live index: one model of the catalog, whatever changes, merges, restarts and other processes do."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from index.catalog import Catalog, Item, read_catalog, write_catalog
 from index.changes import Change, change_catalog
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError, SoftrecError, UnknownItemError
+from index.file_lock import file_lock
 from index.journal import Journal
 from index.live import LiveIndex
 from index.store import build_index, list_versions, load_active
@@ -216,6 +218,58 @@ def test_a_rollback_to_a_damaged_version_leaves_the_one_before(shop: Workspace) 
             live.rollback(first)
         assert (live.view.version, live.problem) == (second, None)
         assert (shop.index_dir / "active").read_text().strip() == second
+
+
+def test_readers_see_whole_views_while_all_is_changed(shop: Workspace) -> None:
+    """Threads rank while others change and merge: every view fits together, and none goes back in time."""
+    with opened(shop, merge_at=4) as live:
+        over = threading.Event()
+        faults: list[str] = []
+
+        def read() -> None:
+            last = 0
+            while not over.is_set():
+                view = live.view
+                [ranking] = view.grounder.rank(["abd"], 3)
+                whole = len(view.catalog) == len(view.grounder.index) == len(view.popularity)
+                found = all(view.catalog.items_of(row) for row in ranking.rows.tolist())
+                if not (whole and found and view.changes.changes >= last):
+                    faults.append(f"{view.label}: {ranking}")
+                last = view.changes.changes
+
+        def change(name: str) -> None:
+            for number in range(10):
+                live.apply(Change("put", f"{name}{number}", f"{name * number} title"))
+                live.apply(Change("remove", f"{name}{number}"))
+                live.apply(Change("put", f"{name}{number}", "abc"))
+
+        readers = [threading.Thread(target=read) for _ in range(2)]
+        writers = [threading.Thread(target=change, args=(name,)) for name in "xy"]
+        for thread in (*readers, *writers):
+            thread.start()
+        for thread in writers:
+            thread.join()
+        over.set()
+        for thread in readers:
+            thread.join()
+        assert faults == []
+        assert live.view.changes.changes == 60
+        assert live.problem is None
+    with opened(shop) as again:
+        assert again.view.catalog.digest == live.view.catalog.digest
+
+
+def test_a_change_waits_for_others_and_not_for_ever(shop: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.live._PATIENCE_S", 0.02)
+    with opened(shop) as live:
+        with Journal(shop.changes_path, ORIGIN.digest).locked(), pytest.raises(TimeoutError, match="another writer"):
+            live.apply(Change("remove", "a"))
+        with live._lock, pytest.raises(TimeoutError, match="have been taken up"):
+            live.apply(Change("remove", "a"))
+        with file_lock(shop.index_dir / ".merge.lock"):
+            live.apply(Change("remove", "a"))
+            assert live.merge() is None  # another process is at it
+        assert live.merge() is not None
 
 
 class RefusingEncoder(LetterEncoder):
