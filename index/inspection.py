@@ -134,7 +134,6 @@ def _describe_duplicates(catalog: Catalog) -> Check:
     several = [row for row in range(len(catalog)) if len(catalog.items_of(row)) > 1]
     if not several:
         return Check("duplicate titles", "ok", "none")
-    surplus = sum(len(catalog.items_of(row)) - 1 for row in several)
     shown = ", ".join(
         f"{catalog.titles[row]!r} ({', '.join(item.item_id for item in catalog.items_of(row)[:_SHOWN])})"
         for row in several[:_SHOWN]
@@ -142,7 +141,7 @@ def _describe_duplicates(catalog: Catalog) -> Check:
     return Check(
         "duplicate titles",
         "notice",
-        f"{len(several)} titles stand for {surplus} items more: {shown}",
+        f"titles that stand for several items: {len(several)}; {shown}",
         "tell them apart in the title (year, edition), or leave them: they follow each other in answers",
     )
 
@@ -166,7 +165,7 @@ def _describe_near(
     return Check(
         "near-duplicate titles",
         "notice",
-        f"{len(pairs)} pairs among {_of(sample, rows)}: {shown}",
+        f"pairs among {_of(sample, rows)}: {len(pairs)}; {shown}",
         "if they are one thing, give them one title; if not, L2 search takes one for the other: tell them apart",
     )
 

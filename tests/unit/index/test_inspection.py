@@ -54,8 +54,8 @@ def test_changes_are_looked_at_as_well_and_empty_rows_are_not() -> None:
 
 def test_duplicate_and_near_titles_are_shown() -> None:
     checks = look(make([*SOUND, "ABC", "cab"]))
-    assert checks["duplicate titles"].found == "1 titles stand for 1 items more: 'abc' (0, 12)"
-    assert checks["near-duplicate titles"].found == "1 pairs among all 13: 'abc' and 'cab' (0.000)"
+    assert checks["duplicate titles"].found == "titles that stand for several items: 1; 'abc' (0, 12)"
+    assert checks["near-duplicate titles"].found == "pairs among all 13: 1; 'abc' and 'cab' (0.000)"
     assert checks["self-retrieval"].verdict == "ok"  # the very same vector is found
     assert {checks[what].verdict for what in ("duplicate titles", "near-duplicate titles")} == {"notice"}
 
