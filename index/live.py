@@ -11,6 +11,7 @@ view stays as it was: it is out of date, never wrong in itself.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,11 +31,13 @@ from index.flat import FlatIndex
 from index.grounding import Grounder
 from index.journal import Journal, Position
 from index.segments import Segments
-from index.store import LoadedIndex, activate, encode_titles, load_active, pad, read_active, write_version
+from index.store import ACTIVE, LoadedIndex, activate, encode_titles, load_active, pad, read_active, write_version
 from index.workspace import Workspace
 
 MERGE_AT = 1000  # changes over a version; a search of so many added titles takes well under a millisecond
 NEAR = 0.1  # of a vector's length: titles closer than that are told apart by hardly any query
+
+_log = logging.getLogger(__name__)
 
 _PATIENCE_S = 10.0  # of a change that waits for others
 
@@ -301,6 +304,8 @@ class LiveIndex:
                 job()
             except (SoftrecError, OSError) as error:  # a full disk, say: the view is still right
                 self._note(f"index: {error}")
+            except Exception:
+                _log.exception("a job in the background failed")  # nobody waits for its traceback
             finally:
                 self._busy = False
 
@@ -330,7 +335,7 @@ class LiveIndex:
         return {
             "catalog": self._workspace.catalog_path,
             "journal": self._workspace.changes_path,
-            "active": self._workspace.index_dir / "active",
+            "active": self._workspace.index_dir / ACTIVE,
         }
 
 

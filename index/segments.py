@@ -12,7 +12,8 @@ from index.flat import FlatIndex
 Vectors = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
-_MOST_OVERFETCHED = 256  # empty rows that are asked for in addition; beyond, a mask over all rows is cheaper
+# Rows asked for beyond k, lest the nearest be empty: few to begin with; a mask over all rows costs more than many
+_FIRST_OVERFETCHED, _MOST_OVERFETCHED = 4, 256
 
 
 class TitleIndex(Protocol):
@@ -93,17 +94,27 @@ class Segments:
         empty = self._empty[: self._empty_in_base]
         if allowed is not None:
             allowed = allowed[: len(self.base)]
-        elif 0 < len(empty) <= _MOST_OVERFETCHED and k > 0:
-            distances, rows = self.base.search(queries, k + len(empty), threads=threads)
-            order = np.argsort(np.isin(rows, empty), axis=1, kind="stable")  # the found ones first, in their order
-            order = order[:, : min(k, len(self.base) - len(empty))]
-            return np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
+        elif len(empty) and k > 0 and (found := self._overfetch(queries, k, empty, threads)) is not None:
+            return found
         elif len(empty):
             allowed = np.ones(len(self.base), dtype=np.bool_)
         if allowed is not None and allowed[empty].any():
             allowed = allowed.copy()
             allowed[empty] = False
         return self.base.search(queries, k, allowed=allowed, threads=threads)
+
+    def _overfetch(self, queries: Vectors, k: int, empty: Rows, threads: int) -> tuple[Vectors, Rows] | None:
+        """Ask for some rows more and drop the empty ones; None when too many of the nearest are empty."""
+        wanted = min(k, len(self.base) - len(empty))
+        spare = _FIRST_OVERFETCHED
+        while spare <= _MOST_OVERFETCHED:
+            distances, rows = self.base.search(queries, k + min(spare, len(empty)), threads=threads)
+            gone = np.isin(rows, empty)
+            if rows.shape[1] - int(gone.sum(axis=1).max(initial=0)) >= wanted:
+                order = np.argsort(gone, axis=1, kind="stable")[:, :wanted]  # the others first, in their order
+                return np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
+            spare *= 4
+        return None
 
     def _delta_mask(self, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
         empty = self._empty[self._empty_in_base :]

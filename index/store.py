@@ -35,6 +35,7 @@ from index.journal import START, Journal, Position
 from index.segments import Segments, TitleIndex
 
 ACTIVE = "active"
+LOCK = ".lock"
 
 _CHANGES = "changes.jsonl"
 _VERSION = re.compile(r"(\d{4,})-[0-9a-f]{8}")
@@ -129,7 +130,7 @@ def write_version(
     """
     popularity = pad(popularity, len(live))
     copied, end = changes
-    with file_lock(index_dir / ".lock"):
+    with file_lock(index_dir / LOCK):
         identity = text_digest(live.digest, encoder.fingerprint)[:8]
         earlier = [int(match[1]) for match in map(_VERSION.fullmatch, _names(index_dir)) if match]
         version = f"{max(earlier, default=0) + 1:04d}-{identity}"
@@ -148,7 +149,7 @@ def write_version(
                 search="exact L2",
                 encoder={"name": encoder.name, "fingerprint": encoder.fingerprint, "dimension": encoder.dimension},
             )
-        activate(index_dir, version)
+        _point_to(index_dir, version)
         for old in list_versions(index_dir)[:-keep]:
             shutil.rmtree(index_dir / old)
     return version
@@ -169,9 +170,10 @@ def activate(index_dir: Path, version: str) -> None:
     Raises:
         MissingArtifactError: there is no such version.
     """
-    if version not in list_versions(index_dir):
-        raise MissingArtifactError("index version", index_dir / version, command=_command(index_dir))
-    write_file(index_dir / ACTIVE, f"{version}\n".encode())
+    with file_lock(index_dir / LOCK):  # a writer may be about to remove it
+        if version not in list_versions(index_dir):
+            raise MissingArtifactError("index version", index_dir / version, command=_command(index_dir))
+        _point_to(index_dir, version)
 
 
 def load_active(
@@ -300,6 +302,10 @@ def encode_titles(
 def pad(popularity: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
     """Return the counts of `rows` rows, 0 where there were none: int64 [rows]."""
     return np.concatenate([popularity, np.zeros(rows - len(popularity), dtype=np.int64)])
+
+
+def _point_to(index_dir: Path, version: str) -> None:
+    write_file(index_dir / ACTIVE, f"{version}\n".encode())
 
 
 def _names(index_dir: Path) -> list[str]:

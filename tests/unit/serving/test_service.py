@@ -60,9 +60,7 @@ async def test_changes_outlive_the_server_and_the_adapters_of_the_imported_catal
 async def test_a_truncated_index_is_refused_and_names_the_command(shop: Workspace) -> None:
     [vectors] = shop.index_dir.glob("*/vectors.faiss")
     vectors.write_bytes(vectors.read_bytes()[:-4])
-    with pytest.raises(
-        CorruptArtifactError, match=r"vectors\.faiss: changed since.* with `softrec index \S+/shop`"
-    ):
+    with pytest.raises(CorruptArtifactError, match=r"vectors\.faiss: changed since.* with `softrec index \S+/shop`"):
         await answer(shop, history=["i1"])
 
 
