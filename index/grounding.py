@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from index.catalog import Catalog
 from index.encoder import TitleEncoder
-from index.segments import TitleIndex
+from index.search import TitleSearch
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Grounder:
         ValueError: their sizes do not fit together.
     """
 
-    def __init__(self, catalog: Catalog, index: TitleIndex, encoder: TitleEncoder) -> None:
+    def __init__(self, catalog: Catalog, index: TitleSearch, encoder: TitleEncoder) -> None:
         if len(index) != len(catalog):
             raise ValueError(f"the index has {len(index)} rows, the catalog {len(catalog)}")
         if index.dimension != encoder.dimension:
@@ -69,7 +69,10 @@ class Grounder:
     def rank(
         self, generations: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None, threads: int = 1
     ) -> list[Ranking]:
-        """Rank the catalog for each generation: one batch through the encoder, one search.
+        """Rank the catalog for each generation: one batch through the encoder, one search, seldom two.
+
+        What a text stands for is looked up among all rows, what may be ranked among the allowed ones. One search serves
+        both where the allowed rows among its nearest suffice; else a second one, with the filter inside, follows.
 
         Args:
             generations: texts, each of any length; an empty one is embedded like any other.
@@ -84,16 +87,38 @@ class Grounder:
             return []
         matches = [self.catalog.find_title_row(text) for text in generations]
         queries = self._vectors_of(generations, matches)
-        near_distances, near_rows = self.index.search(queries, 2 if allowed is not None else max(k, 2), threads=threads)
-        distances, rows = near_distances, near_rows
-        if allowed is not None:
-            distances, rows = self.index.search(queries, k, allowed=allowed, threads=threads)
+        searched = _reach(k, allowed)
+        near_distances, near_rows = self.index.search(queries, max(searched, 2), threads=threads)
         rankings = []
+        short = self._search_again_where_short(queries, near_rows, k, allowed, threads)
         for number, (text, match) in enumerate(zip(generations, matches, strict=True)):
             grounding = _ground(text, match, near_distances[number], near_rows[number])
+            rows, distances = near_rows[number], near_distances[number]
+            if number in short:
+                rows, distances = short[number]
+            elif allowed is not None:
+                rows, distances = rows[allowed[rows]], distances[allowed[rows]]
             first = match if match is not None and (allowed is None or allowed[match]) else None
-            rankings.append(Ranking(*_put_first(first, rows[number, :k], distances[number, :k]), grounding))
+            rankings.append(Ranking(*_put_first(first, rows[:k], distances[:k]), grounding))
         return rankings
+
+    def _search_again_where_short(
+        self,
+        queries: NDArray[np.float32],
+        near_rows: NDArray[np.int64],
+        k: int,
+        allowed: NDArray[np.bool_] | None,
+        threads: int,
+    ) -> dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Search with the filter for the queries among whose nearest rows [n, m] fewer than k are allowed."""
+        if allowed is None:
+            return {}
+        wanted = min(k, int(np.count_nonzero(allowed)))
+        short = np.flatnonzero(allowed[near_rows].sum(axis=1) < wanted)
+        if not len(short):
+            return {}
+        distances, rows = self.index.search(queries[short], k, allowed=allowed, threads=threads)
+        return {int(number): (rows[place], distances[place]) for place, number in enumerate(short)}
 
     def _vectors_of(self, generations: Sequence[str], matches: Sequence[int | None]) -> NDArray[np.float32]:
         """Stored vectors for exact matches, encoded ones for the rest, each distinct text once. [n, dimension]."""
@@ -103,6 +128,18 @@ class Grounder:
         for number, (text, row) in enumerate(zip(generations, matches, strict=True)):
             vectors[number] = encoded[text] if row is None else self.index.vectors(np.array([row]))[0]
         return vectors
+
+
+def _reach(k: int, allowed: NDArray[np.bool_] | None) -> int:
+    """How many rows to search without the filter, so that mostly k allowed ones are among them.
+
+    The nearest row must be known whether it is allowed or not, so this search is made in any case. Where most rows are
+    hidden it cannot serve both ends, and looks no further than that row and the next.
+    """
+    if allowed is None:
+        return k
+    hidden = len(allowed) - int(np.count_nonzero(allowed))
+    return k + min(hidden, k + 16) if 2 * hidden <= len(allowed) else 2
 
 
 def _ground(text: str, match: int | None, distances: NDArray[np.float32], rows: NDArray[np.int64]) -> Grounding:

@@ -27,7 +27,6 @@ from index.changes import Change, change_catalog
 from index.encoder import OneAtATime, TitleEncoder
 from index.errors import MismatchError, SoftrecError
 from index.file_lock import file_lock
-from index.flat import FlatIndex
 from index.grounding import Grounder
 from index.journal import Journal, Position
 from index.segments import Segments
@@ -200,14 +199,14 @@ class LiveIndex:
         view, version = self.view, self._version
         if view.changes.changes == version.changes.changes or self._active() != version.version:
             return None
-        index = FlatIndex.build(view.grounder.index.vectors(np.arange(len(view.catalog))))
         return write_version(
             self._workspace.index_dir,
             self._origin,
             view.catalog,
             self._encoder,
-            index,
+            view.grounder.index.vectors(np.arange(len(view.catalog))),
             view.popularity,
+            wish=version.wish,
             changes=(self._journal.copy(view.changes), view.changes),
             keep=self._keep,
         )

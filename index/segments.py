@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
-from numpy.typing import NDArray
 
 from index.flat import FlatIndex
-
-Vectors = NDArray[np.float32]
-Rows = NDArray[np.int64]
+from index.search import Mask, Rows, TitleSearch, Vectors, check_search
 
 # Rows asked for beyond k, lest the nearest be empty: few to begin with; a mask over all rows costs more than many
 _FIRST_OVERFETCHED, _MOST_OVERFETCHED = 4, 256
-
-
-class TitleIndex(Protocol):
-    """What can be searched: `FlatIndex`, and what stands for it. Row r is row r of the catalog."""
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-
-    @property
-    def dimension(self) -> int:
-        """Length of a vector."""
-
-    def vectors(self, rows: Rows) -> Vectors:
-        """Return a copy of the vectors of some rows, [len(rows), dimension]."""
-
-    def search(
-        self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None, threads: int = 1
-    ) -> tuple[Vectors, Rows]:
-        """Find the k nearest rows of each query: see `FlatIndex.search`."""
 
 
 class Segments:
@@ -46,7 +22,7 @@ class Segments:
         empty: rows without items, in the base or behind.
     """
 
-    def __init__(self, base: TitleIndex, added: Vectors | None = None, empty: frozenset[int] = frozenset()) -> None:
+    def __init__(self, base: TitleSearch, added: Vectors | None = None, empty: frozenset[int] = frozenset()) -> None:
         self.base = base
         self.added = np.empty((0, base.dimension), dtype=np.float32) if added is None else added
         self._delta = FlatIndex.build(self.added) if len(self.added) else None
@@ -73,11 +49,10 @@ class Segments:
         return found
 
     def search(
-        self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None, threads: int = 1
+        self, queries: Vectors, k: int, *, allowed: Mask | None = None, threads: int = 1
     ) -> tuple[Vectors, Rows]:
-        """Find the k nearest rows of each query that are not empty: see `FlatIndex.search`."""
-        if allowed is not None and allowed.shape != (len(self),):
-            raise ValueError(f"allowed must be [{len(self)}], got shape {allowed.shape}")
+        """Find the k nearest rows of each query that are not empty: see `TitleSearch.search`."""
+        queries, _ = check_search(queries, k, allowed, shape=(len(self), self.dimension))
         distances, rows = self._search_base(queries, k, allowed, threads)
         if self._delta is None:
             return distances, rows
@@ -88,13 +63,11 @@ class Segments:
         order = np.lexsort((rows, distances))[:, :k]
         return np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
-    def _search_base(
-        self, queries: Vectors, k: int, allowed: NDArray[np.bool_] | None, threads: int
-    ) -> tuple[Vectors, Rows]:
+    def _search_base(self, queries: Vectors, k: int, allowed: Mask | None, threads: int) -> tuple[Vectors, Rows]:
         empty = self._empty[: self._empty_in_base]
         if allowed is not None:
             allowed = allowed[: len(self.base)]
-        elif len(empty) and k > 0 and (found := self._overfetch(queries, k, empty, threads)) is not None:
+        elif len(empty) and (found := self._overfetch(queries, k, empty, threads)) is not None:
             return found
         elif len(empty):
             allowed = np.ones(len(self.base), dtype=np.bool_)
@@ -116,7 +89,7 @@ class Segments:
             spare *= 4
         return None
 
-    def _delta_mask(self, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    def _delta_mask(self, allowed: Mask | None) -> Mask | None:
         empty = self._empty[self._empty_in_base :]
         if allowed is None and not len(empty):
             return None

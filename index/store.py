@@ -1,7 +1,7 @@
 """Versions of the index on disk, and which one is in use.
 
     index/
-      0001-1f0c9b2e/   manifest.json vectors.faiss catalog.parquet popularity.npy changes.jsonl
+      0001-1f0c9b2e/   manifest.json vectors.faiss [search.faiss] catalog.parquet popularity.npy [changes.jsonl]
       0002-77aa01d3/   ...
       active           the name of the version in use
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,20 +26,29 @@ from numpy.typing import NDArray
 from index.artifact import MANIFEST, Manifest, read_manifest, text_digest, write_artifact, write_file
 from index.catalog import Catalog, read_catalog, write_catalog
 from index.changes import change_catalog
+from index.choice import RECALL_FLOOR, SearchKind, build_search, check_choice, read_search, write_search
 from index.encoder import TitleEncoder
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError
 from index.file_lock import file_lock
 from index.flat import FlatIndex
 from index.grounding import Grounder
 from index.journal import START, Journal, Position
-from index.segments import Segments, TitleIndex
+from index.segments import Segments
 
 ACTIVE = "active"
 LOCK = ".lock"
 
 _CHANGES = "changes.jsonl"
 _VERSION = re.compile(r"(\d{4,})-[0-9a-f]{8}")
-_ENCODE_BATCH = 512  # titles between two reports of progress
+_ENCODE_BATCH = 2048  # titles between two reports of progress
+
+
+@dataclass(frozen=True)
+class SearchWish:
+    """Which search a version was asked for, which a merge asks for again; see `build_search`."""
+
+    kind: SearchKind = "auto"
+    recall_floor: float = RECALL_FLOOR
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,7 @@ class LoadedIndex:
     Attributes:
         popularity: int64 [len(catalog)]; 0 for titles that were added since the catalog was imported.
         changes: where in the journal it stands.
+        wish: which search its version was asked for.
     """
 
     version: str
@@ -57,6 +67,7 @@ class LoadedIndex:
     popularity: NDArray[np.int64]
     encoder_name: str
     changes: Position = START
+    wish: SearchWish = SearchWish()
 
     @property
     def label(self) -> str:
@@ -72,6 +83,8 @@ def build_index(
     *,
     journal: Journal | None = None,
     keep: int = 3,
+    kind: SearchKind = "auto",
+    recall_floor: float = RECALL_FLOOR,
     advance: Callable[[int], None] = lambda titles: None,
 ) -> str:
     """Embed the catalog's titles, write them as a new version and make it the active one.
@@ -83,27 +96,28 @@ def build_index(
         popularity: int64 [len(catalog)], see `count_popularity`.
         journal: the catalog's changes so far; the version covers them. None: there are none.
         keep: how many versions to keep, the new one included; older ones are removed.
+        kind, recall_floor: which search, see `build_search`.
         advance: told how many titles were embedded since it was last told.
 
     Returns:
         The new version's name. Killed before the end, the version that was active still is.
 
     Raises:
-        ValueError: popularity does not fit the catalog, or keep < 1.
+        ValueError: popularity does not fit the catalog, keep < 1, or the recall floor is not in (0, 1].
         ArtifactError: the journal is damaged, or another catalog's.
     """
     if popularity.shape != (len(catalog),):
         raise ValueError(f"popularity must be [{len(catalog)}], got shape {popularity.shape}")
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
+    check_choice(kind, recall_floor)
+    wish = SearchWish(kind, recall_floor)
     live, copied = catalog, (b"", START)
     if journal is not None:
         changes, end = journal.read()
         live, copied = change_catalog(catalog, changes), (journal.copy(end), end)
     vectors = encode_titles(live.titles, encoder, advance)
-    return write_version(
-        index_dir, catalog, live, encoder, FlatIndex.build(vectors), popularity, changes=copied, keep=keep
-    )
+    return write_version(index_dir, catalog, live, encoder, vectors, popularity, wish=wish, changes=copied, keep=keep)
 
 
 def write_version(
@@ -111,9 +125,10 @@ def write_version(
     origin: Catalog,
     live: Catalog,
     encoder: TitleEncoder,
-    index: FlatIndex,
+    vectors: NDArray[np.float32],
     popularity: NDArray[np.int64],
     *,
+    wish: SearchWish,
     changes: tuple[bytes, Position],
     keep: int,
 ) -> str:
@@ -121,13 +136,14 @@ def write_version(
 
     Args:
         origin, live: the catalog as imported, and after the changes.
-        index: of every row of `live`.
+        vectors: float32 [len(live), dimension].
         popularity: int64 [n], n <= len(live); rows beyond were never chosen.
         changes: the journal up to a position, and the position.
 
     Returns:
         The version's name.
     """
+    search, facts = build_search(vectors, kind=wish.kind, recall_floor=wish.recall_floor)
     popularity = pad(popularity, len(live))
     copied, end = changes
     with file_lock(index_dir / LOCK):
@@ -135,7 +151,7 @@ def write_version(
         earlier = [int(match[1]) for match in map(_VERSION.fullmatch, _names(index_dir)) if match]
         version = f"{max(earlier, default=0) + 1:04d}-{identity}"
         with write_artifact(index_dir / version, kind="index") as draft:
-            index.write(draft.path / "vectors.faiss")
+            write_search(draft.path, search)
             write_catalog(draft.path / "catalog.parquet", origin)
             np.save(draft.path / "popularity.npy", popularity.astype(np.int64))
             if end.changes:
@@ -146,7 +162,8 @@ def write_version(
                 changes=end.changes,
                 rows=len(live),
                 items=len(live.items),
-                search="exact L2",
+                search=facts,
+                asked_for=asdict(wish),
                 encoder={"name": encoder.name, "fingerprint": encoder.fingerprint, "dimension": encoder.dimension},
             )
         _point_to(index_dir, version)
@@ -216,7 +233,7 @@ def load_active(
         catalog = change_catalog(catalog, changes).compacted()
     try:
         popularity: NDArray[np.int64] = np.load(directory / "popularity.npy", allow_pickle=False)
-        index: TitleIndex = FlatIndex.read(directory / "vectors.faiss")
+        index = read_search(directory, manifest.body["search"])
         if catalog.empty_rows:
             index = Segments(index, empty=catalog.empty_rows)
         grounder = Grounder(catalog, index, encoder)
@@ -225,7 +242,8 @@ def load_active(
     if popularity.shape != (len(catalog),):
         detail = f"popularity has shape {popularity.shape}, the catalog {len(catalog)} rows"
         raise CorruptArtifactError(directory, detail, remedy=again)
-    return LoadedIndex(version, catalog, grounder, popularity, built["name"], position)
+    wish = SearchWish(**manifest.body.get("asked_for", {}))
+    return LoadedIndex(version, catalog, grounder, popularity, built["name"], position, wish)
 
 
 def load_origin(index_dir: Path, *, encoder: TitleEncoder, origin: Catalog) -> LoadedIndex:
@@ -290,12 +308,16 @@ def read_active(index_dir: Path) -> str:
 def encode_titles(
     titles: Sequence[str], encoder: TitleEncoder, advance: Callable[[int], None] = lambda titles: None
 ) -> NDArray[np.float32]:
-    """Embed titles in batches, telling `advance` how many: float32 [len(titles), encoder.dimension]."""
+    """Embed titles, float32 [len(titles), dimension], row by row as given; told by `advance` as they are done.
+
+    They are encoded in the order of their lengths: short and long ones in one batch would cost as much as long ones.
+    """
     vectors = np.empty((len(titles), encoder.dimension), dtype=np.float32)
-    for start in range(0, len(titles), _ENCODE_BATCH):
-        batch = titles[start : start + _ENCODE_BATCH]
-        vectors[start : start + len(batch)] = encoder.encode(batch)
-        advance(len(batch))
+    order = sorted(range(len(titles)), key=lambda row: len(titles[row]))
+    for start in range(0, len(order), _ENCODE_BATCH):
+        rows = order[start : start + _ENCODE_BATCH]
+        vectors[rows] = encoder.encode([titles[row] for row in rows])
+        advance(len(rows))
     return vectors
 
 

@@ -8,6 +8,7 @@ from clients.progress import open_progress
 from clients.tables import say
 from index.catalog import read_catalog
 from index.changes import change_catalog
+from index.choice import RECALL_FLOOR, SearchKind
 from index.encoder import TitleEncoder, open_encoder
 from index.errors import MismatchError, MissingArtifactError
 from index.journal import Journal
@@ -19,13 +20,14 @@ from training.interactions import load_interactions
 from training.progress import Progress
 
 
-def index_shop(root: Path, *, keep: int) -> str:
+def index_shop(root: Path, *, keep: int, kind: SearchKind = "auto", recall_floor: float = RECALL_FLOOR) -> str:
     """Build a version of the index from the catalog, its changes and the log, and make it the active one.
 
     Returns its name.
     """
     workspace = Workspace.open(root)
-    version = _build(workspace, _open_encoder(workspace), keep=keep, progress=open_progress())
+    encoder = _open_encoder(workspace)
+    version = _build(workspace, encoder, keep=keep, kind=kind, recall_floor=recall_floor, progress=open_progress())
     say(f"index: version {version} is active")
     return version
 
@@ -50,7 +52,15 @@ def _open_encoder(workspace: Workspace) -> TitleEncoder:
     return open_encoder(name, base_dir=locate_base(workspace).path if name == "base" else None)
 
 
-def _build(workspace: Workspace, encoder: TitleEncoder, *, keep: int, progress: Progress) -> str:
+def _build(
+    workspace: Workspace,
+    encoder: TitleEncoder,
+    *,
+    keep: int,
+    progress: Progress,
+    kind: SearchKind = "auto",
+    recall_floor: float = RECALL_FLOOR,
+) -> str:
     catalog = read_catalog(workspace.catalog_path)
     log = load_interactions(workspace.interactions_path, catalog)
     popularity = count_popularity(catalog, log.item_ids)
@@ -58,5 +68,13 @@ def _build(workspace: Workspace, encoder: TitleEncoder, *, keep: int, progress: 
     titles = len(change_catalog(catalog, journal.read()[0]))
     with progress.step(f"index ({encoder.name})", titles) as advance:
         return build_index(
-            workspace.index_dir, catalog, encoder, popularity, journal=journal, keep=keep, advance=advance
+            workspace.index_dir,
+            catalog,
+            encoder,
+            popularity,
+            journal=journal,
+            keep=keep,
+            kind=kind,
+            recall_floor=recall_floor,
+            advance=advance,
         )

@@ -54,6 +54,20 @@ def test_filters_change_the_ranking_but_not_what_the_text_stands_for() -> None:
     assert grounder.rank(["a"], 4, allowed=np.zeros(4, dtype=bool))[0].rows.tolist() == []
 
 
+@given(st.data())
+def test_a_filter_ranks_as_a_catalog_of_the_allowed_titles_would(data: st.DataObject) -> None:
+    """However many are hidden: one search for both ends, or a second with the filter inside."""
+    titles = data.draw(st.lists(words, min_size=1, max_size=60, unique=True))
+    allowed = np.array(data.draw(st.lists(st.booleans(), min_size=len(titles), max_size=len(titles))))
+    text, k = data.draw(st.text("abcd", max_size=5)), data.draw(st.integers(1, 12))
+    grounder = make_grounder(titles)
+    filtered, free = grounder.rank([text], k, allowed=allowed)[0], grounder.rank([text], len(titles))[0]
+    kept = allowed[free.rows]
+    assert filtered.rows.tolist() == free.rows[kept][:k].tolist()
+    assert filtered.distances.tolist() == free.distances[kept][:k].tolist()
+    assert filtered.grounding == free.grounding
+
+
 def test_unknown_texts_are_encoded_once_and_together() -> None:
     encoder = LetterEncoder()
     rankings = make_grounder(["a", "b"], encoder).rank(["aa", "a", "bb", "aa", ""], 1)

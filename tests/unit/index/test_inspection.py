@@ -14,14 +14,14 @@ from index.grounding import Grounder
 from index.inspection import Check, inspect_index
 from index.journal import Position
 from index.live import advance
-from index.segments import TitleIndex
+from index.search import TitleSearch
 from index.store import LoadedIndex
 from tests.unit.index.letter_encoder import LetterEncoder
 
 SOUND = ("abc", "deffff", "ghi", "jjj", "klmno", "pppq", "rstu", "vw", "xyz", "bdfhjl", "aeiou", "zzzz")
 
 
-def make(titles: Sequence[str], index: TitleIndex | None = None) -> LoadedIndex:
+def make(titles: Sequence[str], index: TitleSearch | None = None) -> LoadedIndex:
     catalog = Catalog.from_items([Item(str(number), title) for number, title in enumerate(titles)])
     built = index or FlatIndex.build(LetterEncoder().encode(catalog.titles))
     return LoadedIndex(

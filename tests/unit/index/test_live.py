@@ -18,7 +18,7 @@ from index.errors import CorruptArtifactError, MismatchError, MissingArtifactErr
 from index.file_lock import file_lock
 from index.journal import Journal
 from index.live import LiveIndex
-from index.store import build_index, list_versions, load_active
+from index.store import build_index, check_version, list_versions, load_active
 from index.workspace import ShopSettings, Workspace
 from tests.unit.index.letter_encoder import LetterEncoder
 
@@ -183,6 +183,29 @@ def test_a_merge_embeds_nothing_and_covers_all(shop: Workspace) -> None:
     loaded = load_active(shop.index_dir, encoder=encoder, catalog_digest=ORIGIN.digest)
     assert (loaded.catalog.items, loaded.changes) == (live.view.catalog.items, live.view.changes)
     live.close()
+
+
+def test_a_merge_asks_for_the_same_kind_of_search(tmp_path: Path) -> None:
+    """Of 1 200 random titles; an approximate search finds a title's own row, added or not, and no removed one."""
+    letters = np.random.default_rng(0).integers(97, 123, (1200, 12), dtype=np.uint8)
+    catalog = Catalog.from_items(Item(str(number), bytes(row).decode()) for number, row in enumerate(letters))
+    workspace = Workspace.create(tmp_path, ShopSettings())
+    write_catalog(workspace.catalog_path, catalog)
+    counts = np.zeros(len(catalog), dtype=np.int64)
+    build_index(workspace.index_dir, catalog, LetterEncoder(), counts, kind="ivf", recall_floor=0.9)
+    with opened(workspace) as live:
+        live.apply(Change("remove", "7"))
+        live.apply(Change("put", "new", "zzzyyyxxx"))
+        for _ in range(2):
+            texts = [catalog.titles[7], "zzzyyyxxx", catalog.titles[3]]
+            found = [ranking.rows[0] for ranking in live.view.grounder.rank(texts, 3)]
+            assert found[0] != 7
+            assert found[1:] == [1200, 3]
+            live.merge()
+    manifest = check_version(workspace.index_dir, live.view.version)
+    assert manifest.body["search"]["kind"] == "ivf"
+    assert manifest.body["asked_for"] == {"kind": "ivf", "recall_floor": 0.9}
+    assert manifest.body["rows"] == 1201
 
 
 def test_many_changes_are_merged_in_the_background(shop: Workspace) -> None:
