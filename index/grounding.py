@@ -42,12 +42,14 @@ class Grounding:
 class Ranking:
     """The nearest allowed rows of one generation: rows int64 [k], distances float32 [k], ascending, ties by row.
 
-    An exact match that is allowed comes first, also before rows of a smaller number with the same vector.
+    An exact match that is allowed comes first, also before rows of a smaller number with the same vector. `vector` is
+    the generation's own, float32 [dimension].
     """
 
     rows: NDArray[np.int64]
     distances: NDArray[np.float32]
     grounding: Grounding
+    vector: NDArray[np.float32]
 
 
 class Grounder:
@@ -92,7 +94,8 @@ class Grounder:
         for number, (text, match) in enumerate(zip(generations, matches, strict=True)):
             grounding = _ground(text, match, near_distances[number], near_rows[number])
             first = match if match is not None and (allowed is None or allowed[match]) else None
-            rankings.append(Ranking(*_put_first(first, rows[number, :k], distances[number, :k]), grounding))
+            nearest = _put_first(first, rows[number, :k], distances[number, :k])
+            rankings.append(Ranking(*nearest, grounding, queries[number]))
         return rankings
 
     def _vectors_of(self, generations: Sequence[str], matches: Sequence[int | None]) -> NDArray[np.float32]:
