@@ -14,11 +14,30 @@ from serving.schema import Filters
 
 @dataclass(frozen=True)
 class Candidates:
-    """What passed. `rows` is bool [number of rows]: true where at least one item of the row passed."""
+    """What passed.
+
+    Attributes:
+        rows: bool [number of rows]; true where at least one item of the row passed.
+        filtered: the same before exclusions: what other requests with these filters have too.
+    """
 
     rows: NDArray[np.bool_]
+    filtered: NDArray[np.bool_]
     _items: NDArray[np.bool_]
     _selector: CandidateSelector
+
+    @property
+    def excluded(self) -> list[int]:
+        """Rows that pass the filters, but have no item left."""
+        return [int(row) for row in np.flatnonzero(self.filtered & ~self.rows)]
+
+    def title(self, row: int) -> str:
+        """Return the row's title."""
+        return self._selector.catalog.titles[row]
+
+    def items_in(self, row: int) -> int:
+        """How many items have the row's title, whether they passed or not."""
+        return len(self._selector.catalog.items_of(row))
 
     def items_of(self, row: int) -> list[Item]:
         """Return the row's items that passed, in the catalog's order."""
@@ -56,8 +75,12 @@ class CandidateSelector:
                 items[self._by_category.get(name.strip(), [])] = True
         if filters.available_only:
             items &= self._available
+        filtered = self._rows(items)
         excluded = [self._positions[item_id] for item_id in excluded_item_ids if item_id in self._positions]
         items[excluded] = False
+        return Candidates(self._rows(items), filtered, items, self)
+
+    def _rows(self, items: NDArray[np.bool_]) -> NDArray[np.bool_]:
         rows = np.zeros(len(self.catalog), dtype=np.bool_)
         rows[self._row_of[items]] = True
-        return Candidates(rows, items, self)
+        return rows

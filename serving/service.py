@@ -17,6 +17,7 @@ from index.workspace import Workspace
 from serving.adapters import ServedAdapter, choose_adapters, proof_tolerance, prove_adapter
 from serving.admission import Admission
 from serving.arms import ArmChooser
+from serving.decoding import choose_decoding, choose_ranking
 from serving.embedded_redis import EmbeddedRedis
 from serving.engine import Engine
 from serving.errors import NotReadyError, ServingError
@@ -29,10 +30,13 @@ from serving.interaction_log import digest_log, read_log
 from serving.recommender import Recommender
 from serving.schema import Degraded, ReadyResponse
 from serving.settings import ServingSettings
+from serving.title_tries import TitleTries
 from serving.vllm_environment import engine_threads
 from training.adapter import Adapter, check_adapter
 from training.base_model import BaseModel, locate_base
 from training.generation.vllm_environment import prepare_environment, runs_on_cpu
+
+MOST_RUNNING = 256  # vLLM's requests in one batch: those of a search are several
 
 EngineOpener = Callable[[BaseModel, Sequence[Adapter], ServingSettings], Awaitable[Engine]]
 Note = Callable[[str], None]
@@ -78,6 +82,7 @@ async def open_vllm(base: BaseModel, adapters: Sequence[Adapter], settings: Serv
 
     golden = [prompt for adapter in adapters for prompt in adapter.golden]
     longest_golden = max(len(prompt.prompt_ids) + len(prompt.completion_ids) + 1 for prompt in golden)
+    width = max(choose_decoding(a.facts.decoding, settings.decoding, settings.width).width for a in adapters)
     longest_request = max(a.facts.template.max_prompt_tokens + a.facts.decoding.max_new_tokens for a in adapters)
     return await VllmEngine.open(
         str(base.path),
@@ -87,7 +92,7 @@ async def open_vllm(base: BaseModel, adapters: Sequence[Adapter], settings: Serv
             dtype=resolve_dtype(settings),
             max_model_len=max(longest_golden, longest_request),
             max_lora_rank=max(adapter.facts.lora_rank for adapter in adapters),
-            max_running=settings.max_running,
+            max_running=min(settings.max_running * width, MOST_RUNNING),
             kv_cache_bytes=int(settings.kv_cache_gib * 2**30) if on_cpu else None,
             enforce_eager=on_cpu,
             block_size=32 if on_cpu else None,
@@ -137,6 +142,7 @@ async def open_service(
         stack.push_async_callback(cache.close)
         histories = Histories(store, cache, limit=settings.history_limit)
 
+        arms = _choose_arms(base, adapters, settings)
         engine = await _opened(note, "engine", open_engine(base, adapters, settings))
         stack.push_async_callback(engine.close)
         tolerance = proof_tolerance(settings.proof_tolerance, dtype=resolve_dtype(settings))
@@ -147,11 +153,11 @@ async def open_service(
                 f"{proof.effect:.3f} from the base"
             )
 
-        arms = _choose_arms(base, adapters, settings)
         recommender = Recommender(
             arms=arms,
             engine=engine,
             index=index,
+            tries=await _opened(note, "title tries", asyncio.to_thread(_open_tries, workspace, index, arms)),
             histories=histories,
             store=store,
             admission=Admission(
@@ -176,7 +182,8 @@ def _choose_arms(base: BaseModel, adapters: Sequence[Adapter], settings: Serving
             name=adapter.name,
             adapter_id=adapter.adapter_id,
             renderer=base.renderer(adapter.facts.template),
-            max_new_tokens=adapter.facts.decoding.max_new_tokens,
+            decoding=choose_decoding(adapter.facts.decoding, settings.decoding, settings.width),
+            ranking=choose_ranking(adapter.adapter_id, adapter.facts.ranking, settings.ranking),
         )
         for adapter in adapters
     }
@@ -193,6 +200,18 @@ def _choose_arms(base: BaseModel, adapters: Sequence[Adapter], settings: Serving
         experiment=experiment,
         allow_override=settings.allow_adapter_override,
     )
+
+
+def _open_tries(workspace: Workspace, index: LoadedIndex, arms: ArmChooser) -> dict[str, TitleTries]:
+    """The tries of the catalog, in every spelling that an adapter writes it in."""
+    renderers = {
+        adapter.renderer.spelling_digest: adapter.renderer
+        for adapter in arms.adapters.values()
+        if adapter.writes_in_catalog
+    }
+    return {
+        digest: TitleTries.open(workspace.index_dir, index.catalog, renderer) for digest, renderer in renderers.items()
+    }
 
 
 def _load_index(workspace: Workspace, base: BaseModel) -> LoadedIndex:

@@ -1,8 +1,8 @@
 """`serving.title_mask` as a logits processor of vLLM's: it runs in the engine's process, once per decoding step.
 
-Needs vLLM's first model runner (`VLLM_USE_V2_MODEL_RUNNER=0`, see `serving.vllm_environment`). By its code that one
-also runs it right under asynchronous scheduling and CUDA graphs: after the forward pass, and once the tokens of the step
-before have come back from the GPU. It was measured on the CPU only.
+Needs the first of vLLM's model runners (`VLLM_USE_V2_MODEL_RUNNER=0`, see `serving.vllm_environment`). By its code that
+runner has it right under asynchronous scheduling and CUDA graphs too: it comes after the forward pass, once the tokens
+of the step before are back from the GPU. It was measured on the CPU only.
 """
 
 from __future__ import annotations

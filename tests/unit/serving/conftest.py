@@ -4,7 +4,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from index.popularity import count_popularity
+from index.ranking_choice import RankingChoice
 from index.store import LoadedIndex, build_index, load_active
 from serving.adapters import ServedAdapter
 from serving.admission import Admission
@@ -25,8 +26,10 @@ from serving.history import Histories
 from serving.history_cache import HistoryCache
 from serving.recommender import Recommender
 from serving.service import Service
+from serving.title_tries import TitleTries
 from tests.fake_engine import FakeEngine
 from tests.tiny_shop import LOG, TEMPLATE, tiny_catalog, write_tiny_tokenizer
+from training.adapter import Decoding
 from training.prompt import PromptRenderer
 
 ADAPTER_IDS = {"sft": "sft@111111111111", "soft": "soft@222222222222"}
@@ -60,13 +63,19 @@ def find_decision(path: Path, request_id: str) -> dict[str, Any] | None:
 
 @dataclass
 class Rig:
-    """A service, and what tests turn about it."""
+    """A service, and what tests turn about it. `decode` sets how its adapters write and rank from now on."""
 
     service: Service
     engine: FakeEngine
     store: EventStore
     renderer: PromptRenderer
     admission: Admission
+
+    def decode(self, decoding: Decoding, ranking: RankingChoice) -> None:
+        adapters = self.service.arms.adapters
+        for name, adapter in adapters.items():
+            adapters[name] = replace(adapter, decoding=decoding, ranking=ranking)
+        self.service.arms._default = adapters["soft"]
 
     def write(self, adapter: str, title: str) -> None:
         """Let an adapter write a title from now on."""
@@ -107,7 +116,10 @@ async def cache(redis_server: EmbeddedRedis, tmp_path: Path) -> AsyncIterator[Hi
 @pytest.fixture
 def rig(tmp_path: Path, letter_index: LoadedIndex, store: EventStore, cache: HistoryCache) -> Iterator[Rig]:
     renderer = PromptRenderer(TEMPLATE, write_tiny_tokenizer(tmp_path / "base"), end_id=256)
-    adapters = {name: ServedAdapter(name, adapter_id, renderer, 42) for name, adapter_id in ADAPTER_IDS.items()}
+    adapters = {
+        name: ServedAdapter(name, adapter_id, renderer, Decoding("greedy", 42))
+        for name, adapter_id in ADAPTER_IDS.items()
+    }
     engine = FakeEngine({adapter_id: lambda prompt: () for adapter_id in ADAPTER_IDS.values()})
     histories = Histories(store, cache, limit=1000)
     arms = ArmChooser(
@@ -121,6 +133,7 @@ def rig(tmp_path: Path, letter_index: LoadedIndex, store: EventStore, cache: His
         arms=arms,
         engine=engine,
         index=letter_index,
+        tries={renderer.spelling_digest: TitleTries.open(tmp_path, letter_index.catalog, renderer)},
         histories=histories,
         store=store,
         admission=admission,
