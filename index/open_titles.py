@@ -35,14 +35,34 @@ class Segment:
     admitted: Admitted | None = None
     closed: frozenset[int] = frozenset()
 
-    def open_children(self, node: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Return the tokens that may follow a node, ascending, and the nodes that they lead to."""
-        children = np.arange(self.trie.first_child[node], self.trie.first_child[node + 1], dtype=np.int64)
+    def next_tokens(self, node: int) -> NDArray[np.int32]:
+        """Return the tokens that may follow a node, ascending."""
+        first, after = int(self.trie.first_child[node]), int(self.trie.first_child[node + 1])
+        if self.admitted is None and not self.closed:
+            between: NDArray[np.int32] = self.trie.tokens[first:after]
+            return between
+        children = np.arange(first, after)
         if self.admitted is not None:
             children = children[self.admitted(children)]
         if self.closed:
             children = np.array([child for child in children.tolist() if child not in self.closed], dtype=np.int64)
-        return self.trie.tokens[children], children
+        left: NDArray[np.int32] = self.trie.tokens[children]
+        return left
+
+    def child(self, node: int, token: int) -> int:
+        """Return the node that a token leads to, or -1 where it may not follow."""
+        trie = self.trie
+        first, after = int(trie.first_child[node]), int(trie.first_child[node + 1])
+        child = first if after - first == 1 else first + int(trie.tokens[first:after].searchsorted(token))
+        if child >= after or trie.tokens[child] != token or child in self.closed:
+            return _NOWHERE
+        if self.admitted is not None and not self.admitted.leads(child):
+            return _NOWHERE
+        return child
+
+    def is_title(self, node: int) -> bool:
+        """Whether a title ends at a node."""
+        return bool(self.trie.first_child[node] == self.trie.first_child[node + 1])
 
 
 @dataclass(frozen=True)
@@ -128,9 +148,7 @@ class OpenTitles:
     def next_tokens(self, place: Place) -> NDArray[np.int32]:
         """Return the tokens that may follow, ascending: int32 [n]; none after a whole title."""
         found = [
-            segment.open_children(node)[0]
-            for segment, node in zip(self.segments, place, strict=True)
-            if node != _NOWHERE
+            segment.next_tokens(node) for segment, node in zip(self.segments, place, strict=True) if node != _NOWHERE
         ]
         if not found:
             return np.empty(0, np.int32)
@@ -143,18 +161,17 @@ class OpenTitles:
             KeyError: the token may not follow.
         """
         after = tuple(
-            _child(segment, node, token) if node != _NOWHERE else _NOWHERE
+            segment.child(node, token) if node != _NOWHERE else _NOWHERE
             for segment, node in zip(self.segments, place, strict=True)
         )
-        if all(node == _NOWHERE for node in after):
+        if max(after) == _NOWHERE:
             raise KeyError(f"token {token} may not follow here")
         return after
 
     def is_title(self, place: Place) -> bool:
         """Whether a title ends here."""
         return any(
-            node != _NOWHERE and segment.trie.first_child[node] == segment.trie.first_child[node + 1]
-            for segment, node in zip(self.segments, place, strict=True)
+            node != _NOWHERE and segment.is_title(node) for segment, node in zip(self.segments, place, strict=True)
         )
 
     def rows(self, place: Place) -> list[int]:
@@ -168,14 +185,3 @@ class OpenTitles:
                 places = places[segment.admitted.passes(places)]
             found += segment.trie.rows[places].tolist()
         return sorted(row for row in found if row not in self.excluded)
-
-
-def _child(segment: Segment, node: int, token: int) -> int:
-    trie = segment.trie
-    first, after = int(trie.first_child[node]), int(trie.first_child[node + 1])
-    child = first + int(np.searchsorted(trie.tokens[first:after], token))
-    if child == after or trie.tokens[child] != token or child in segment.closed:
-        return _NOWHERE
-    if segment.admitted is not None and not segment.admitted(np.array([child]))[0]:
-        return _NOWHERE
-    return child

@@ -163,6 +163,10 @@ class Admitted:
         leads: NDArray[np.bool_] = self._counts[self.trie.end[nodes]] > self._counts[self.trie.begin[nodes]]
         return leads
 
+    def leads(self, node: int) -> bool:
+        """The same for one node."""
+        return bool(self._counts[self.trie.end[node]] > self._counts[self.trie.begin[node]])
+
     def count(self, nodes: Nodes) -> NDArray[np.int32]:
         """How many allowed titles lie at or below each of these nodes: int32 [n]."""
         found: NDArray[np.int32] = self._counts[self.trie.end[nodes]] - self._counts[self.trie.begin[nodes]]

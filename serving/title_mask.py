@@ -13,6 +13,7 @@ A request says what it may write in `extra_args["titles"]`:
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ ARGUMENT = "titles"  # in a request's extra_args
 SEGMENTS, PLACE, FORCED = "segments", "place", "forced"
 
 _MOST_TRIES, _MOST_FILTERS, _MOST_TITLES = 8, 64, 256  # kept mapped or made; each can be had again
+
+_LOG = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -99,8 +102,14 @@ class TitleMask:
         """Take a request's row; `written` is what it has written so far, and will grow."""
         self.remove(row)
         asked = (extra_args or {}).get(ARGUMENT)
-        if asked is not None:
-            self._rows[row] = _Row(self._guide(asked), written)
+        if asked is None:
+            return
+        try:
+            guide = self._guide(asked)
+        except (OSError, ValueError) as error:  # of a damaged file; raised from here it would end the engine
+            _LOG.error("a request for titles goes unbound, and will be refused: %s", error)
+            return
+        self._rows[row] = _Row(guide, written)
 
     def move(self, source: int, target: int, *, swap: bool) -> None:
         moved, replaced = self._rows.pop(source, None), self._rows.pop(target, None)

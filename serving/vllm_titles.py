@@ -21,6 +21,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.output_processor import RequestOutputCollector
 
 from index.title_search import NextTokens, Path, SearchResult, TitleSearch, next_tokens_needed
+from serving.errors import EngineUnavailableError
 from serving.title_mask import ARGUMENT
 from serving.title_tries import StoredTitles
 
@@ -113,7 +114,10 @@ class TitleWriting:
                 continue
             written = output.outputs[0]
             for token, told in zip(written.token_ids, _told(written.logprobs), strict=True):
-                self._search.hear(run.path, told)
+                try:
+                    self._search.hear(run.path, told)
+                except KeyError as error:
+                    raise EngineUnavailableError(f"vLLM does not keep to the titles: {error}") from error
                 run.path = (*run.path, token)
             self.tokens += len(written.token_ids)
             if output.finished:

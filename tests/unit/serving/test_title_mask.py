@@ -95,6 +95,13 @@ def test_a_forced_request_writes_just_that(tries: TitleTries) -> None:
     assert finite(mask.apply(logits)[0]) == [1]
 
 
+def test_a_file_that_is_gone_leaves_the_request_unbound_and_the_engine_alive(tries: TitleTries) -> None:
+    mask, lost = TitleMask(), asked(tries)
+    lost["titles"]["segments"][0][0] += "-gone"  # type: ignore[index]
+    mask.add(0, lost, [])
+    assert finite(mask.apply(torch.zeros(1, VOCABULARY))[0]) == list(range(VOCABULARY))
+
+
 def test_files_of_a_filter_live_as_long_as_somebody_holds_them(tries: TitleTries, tmp_path: Path) -> None:
     some = np.array([True, False, True, True])
     held = tries.open_titles(some)
