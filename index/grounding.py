@@ -42,12 +42,14 @@ class Grounding:
 class Ranking:
     """The nearest allowed rows of one generation: rows int64 [k], distances float32 [k], ascending, ties by row.
 
-    An exact match that is allowed comes first, also before rows of a smaller number with the same vector.
+    An exact match that is allowed comes first, also before rows of a smaller number with the same vector. `vector` is
+    the generation's own, float32 [dimension].
     """
 
     rows: NDArray[np.int64]
     distances: NDArray[np.float32]
     grounding: Grounding
+    vector: NDArray[np.float32]
 
 
 class Grounder:
@@ -99,7 +101,7 @@ class Grounder:
             elif allowed is not None:
                 rows, distances = rows[allowed[rows]], distances[allowed[rows]]
             first = match if match is not None and (allowed is None or allowed[match]) else None
-            rankings.append(Ranking(*_put_first(first, rows[:k], distances[:k]), grounding))
+            rankings.append(Ranking(*_put_first(first, rows[:k], distances[:k]), grounding, queries[number]))
         return rankings
 
     def _search_again_where_short(

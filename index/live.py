@@ -127,6 +127,11 @@ class LiveIndex:
         self.view = advance(self._version, changes, end)
 
     @property
+    def index_dir(self) -> Path:
+        """Where the versions lie, and the tries beside them."""
+        return self._workspace.index_dir
+
+    @property
     def problem(self) -> SoftrecError | None:
         """Why the view is not what lies on disk, or None."""
         return next(iter(self._problems.values()), None)

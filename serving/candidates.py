@@ -17,11 +17,30 @@ _T = TypeVar("_T", bound=np.generic)
 
 @dataclass(frozen=True)
 class Candidates:
-    """What passed. `rows` is bool [number of rows]: true where at least one item of the row passed."""
+    """What passed.
+
+    Attributes:
+        rows: bool [number of rows]; true where at least one item of the row passed.
+        filtered: the same before exclusions: what other requests with these filters have too.
+    """
 
     rows: NDArray[np.bool_]
+    filtered: NDArray[np.bool_]
     _items: NDArray[np.bool_]
     _selector: CandidateSelector
+
+    @property
+    def excluded(self) -> list[int]:
+        """Rows that pass the filters, but have no item left."""
+        return [int(row) for row in np.flatnonzero(self.filtered & ~self.rows)]
+
+    def title(self, row: int) -> str:
+        """Return the row's title."""
+        return self._selector.catalog.titles[row]
+
+    def items_in(self, row: int) -> int:
+        """How many items have the row's title, whether they passed or not."""
+        return len(self._selector.catalog.items_of(row))
 
     def items_of(self, row: int) -> list[Item]:
         """Return the row's items that passed, in the catalog's order."""
@@ -74,11 +93,15 @@ class CandidateSelector:
         items = self._there.copy() if filters.category is None else self._of_categories(filters.category)
         if filters.available_only:
             items &= self._available
+        filtered = self._rows(items)
         excluded = [self.catalog.find_slot(item_id) for item_id in excluded_item_ids]
         items[[slot for slot in excluded if slot is not None]] = False
+        return Candidates(self._rows(items), filtered, items, self)
+
+    def _rows(self, items: NDArray[np.bool_]) -> NDArray[np.bool_]:
         rows = np.zeros(len(self.catalog), dtype=np.bool_)
         rows[self._row_of[items]] = True
-        return Candidates(rows, items, self)
+        return rows
 
     def _of_categories(self, names: Collection[str]) -> NDArray[np.bool_]:
         items = np.zeros(len(self._there), dtype=np.bool_)

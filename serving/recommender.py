@@ -1,4 +1,4 @@
-"""The request path, on one screen: history -> prompt -> generation -> items -> decision."""
+"""The request path, on one screen: history -> prompt -> titles -> ranked items -> decision."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from index.ranking import Written
 from serving.adapters import ServedAdapter
 from serving.admission import Admission
-from serving.answer import AnswerDraft, grounded_items, popular_items
+from serving.answer import AnswerDraft, popular_items, ranked_items
 from serving.arms import ArmChooser
 from serving.candidates import Candidates
+from serving.decoding import Decoder, titles_ranked
 from serving.engine import Engine
 from serving.errors import DeadlineError
 from serving.event_store import EventStore
@@ -24,6 +26,7 @@ from serving.schema import (
     RecommendRequest,
     RecommendResponse,
 )
+from serving.title_tries import StoredTitles
 from serving.views import ServedView, Views
 
 
@@ -111,9 +114,9 @@ class Recommender:
             waiting = time.perf_counter()
             async with self._admission.place():
                 draft.note_time("queue", since=waiting)
-                title = await self._generate(request, draft, adapter, history)
-                if title.strip():
-                    draft.items = await self._ground(draft, title, candidates, request.k, view)
+                written = await self._write(request, draft, adapter, history, candidates, view)
+                if written is not None:
+                    draft.items = await self._rank(draft, written, adapter, candidates, request.k, view)
                 else:
                     popular = _most_popular(view, candidates, request.k)
                     draft.fall_back(popular, ArmReason.EMPTY_GENERATION, Degraded.EMPTY_GENERATION)
@@ -131,36 +134,64 @@ class Recommender:
             draft.degraded.append(Degraded.HISTORY_CACHE_UNAVAILABLE)
         return know_history(catalog, stored.item_ids, HistorySource(stored.source))
 
-    async def _generate(
-        self, request: RecommendRequest, draft: AnswerDraft, adapter: ServedAdapter, history: KnownHistory
-    ) -> str:
+    async def _write(
+        self,
+        request: RecommendRequest,
+        draft: AnswerDraft,
+        adapter: ServedAdapter,
+        history: KnownHistory,
+        candidates: Candidates,
+        view: ServedView,
+    ) -> Written | None:
         with draft.timed("prompt"):
             prompt = adapter.renderer.render(history.titles)
+        decoder = Decoder(
+            self._engine,
+            adapter.adapter_id,
+            adapter.renderer,
+            adapter.decoding,
+            titles_ranked(adapter.ranking, adapter.decoding.width),
+        )
         with draft.timed("generate"):
-            generation = await self._engine.generate(
+            decoded = await decoder.write(
                 prompt.ids,
-                adapter_id=adapter.adapter_id,
-                max_new_tokens=adapter.max_new_tokens,
+                k=request.k,
+                catalog=view.index.catalog,
+                titles=_titles(adapter, candidates, view),
                 request_id=draft.request_id,
             )
-        title = adapter.renderer.parse(generation.ids)
+        written = decoded.written
         draft.titles_used = prompt.used
-        draft.prompt_tokens, draft.completion_tokens = len(prompt.ids), len(generation.ids)
+        draft.prompt_tokens, draft.completion_tokens = len(prompt.ids), decoded.completion_tokens
         if request.explain:
-            draft.details = {"prompt_ids": prompt.ids, "generated_ids": generation.ids, "generation": title}
-        return title
+            titles = [] if written is None else list(zip(written.texts, written.log_probs, strict=True))
+            draft.details = {"prompt_ids": prompt.ids, "generated_ids": decoded.ids, "titles": titles}
+        return written
 
-    async def _ground(
-        self, draft: AnswerDraft, title: str, candidates: Candidates, k: int, view: ServedView
+    async def _rank(
+        self,
+        draft: AnswerDraft,
+        written: Written,
+        adapter: ServedAdapter,
+        candidates: Candidates,
+        k: int,
+        view: ServedView,
     ) -> list[RecommendedItem]:
         if not candidates.rows.any():
             return []
         with draft.timed("ground"):
-            rank = view.index.grounder.rank
-            [ranking] = await asyncio.get_running_loop().run_in_executor(
-                self._grounding_thread, lambda: rank([title], k, allowed=candidates.rows)
+            rank = view.ranker.rank
+            [ranked] = await asyncio.get_running_loop().run_in_executor(
+                self._grounding_thread, lambda: rank([written], k, adapter.ranking, allowed=candidates.rows)
             )
-        return grounded_items(ranking, candidates, k)
+        return ranked_items(ranked, written, adapter.ranking, candidates, k)
+
+
+def _titles(adapter: ServedAdapter, candidates: Candidates, view: ServedView) -> StoredTitles | None:
+    """What the adapter may write, if it is confined to the catalog and anything is left."""
+    if not adapter.writes_in_catalog or not candidates.rows.any():
+        return None
+    return view.tries[adapter.renderer.spelling_digest].open_titles(candidates.filtered, candidates.excluded)
 
 
 def _most_popular(view: ServedView, candidates: Candidates, k: int) -> list[RecommendedItem]:

@@ -41,24 +41,40 @@ class ScoreType(StrEnum):
     """What an item's score is; scores of two types are not comparable. Higher is better in each.
 
     * `negative_l2_distance`: minus the L2 distance between the generated title's embedding and the item's.
+    * `log_probability`: natural logarithm of the probability that the model writes the item's title.
+    * `fusion`: a weighted sum of log-probability, distance and popularity, or another mixture with popularity.
     * `interaction_count`: interactions with the item's title in the log that the index was built from.
     """
 
     NEGATIVE_L2_DISTANCE = "negative_l2_distance"
+    LOG_PROBABILITY = "log_probability"
+    FUSION = "fusion"
     INTERACTION_COUNT = "interaction_count"
 
 
 class Source(StrEnum):
-    """Where an item came from: `generated` by the model and grounded, or by `popularity`."""
+    """Where an item came from.
+
+    * `generated`: the model wrote it, or what it wrote was grounded to it.
+    * `neighbour`: the model's titles did not fill the list; it lies near the best of them.
+    * `popularity`: the model had no part in it.
+    """
 
     GENERATED = "generated"
+    NEIGHBOUR = "neighbour"
     POPULARITY = "popularity"
 
 
 class Match(StrEnum):
-    """How an item was tied to the generated title: its title is that text (`exact`), or lies `nearest` to it."""
+    """How an item was tied to the generated title.
+
+    * `exact`: its title is that text.
+    * `constrained`: its title is that text, and the model could write nothing but titles of the catalog.
+    * `nearest`: its title lies near that text.
+    """
 
     EXACT = "exact"
+    CONSTRAINED = "constrained"
     NEAREST = "nearest"
 
 
@@ -161,10 +177,19 @@ class Grounding(_Answer):
 
     generation: str = Field(description="The title as the model wrote it.")
     match: Match
-    distance: float = Field(description="L2 distance between the generation's embedding and the item title's; >= 0.")
+    distance: float = Field(
+        description="L2 distance between the generation's embedding and the item title's; 0 where they are the same."
+    )
     margin: float | None = Field(
-        description="Distance of the catalog's second nearest title minus that of the nearest; small means doubtful. "
-        "Null in a catalog of one title."
+        description="Distance from the generation to the catalog's second nearest title minus that to the nearest; "
+        "small means doubtful. Null in a catalog of one title, and where it was not measured: it is for the best title."
+    )
+    log_prob: float | None = Field(
+        description="Natural logarithm of the probability that the model writes the item's title, not divided by its "
+        "length and not renormalised over the catalog. Null where it was not written."
+    )
+    ambiguity: int = Field(
+        ge=1, description="How many items of the catalog have this title; the model cannot tell them apart."
     )
 
 

@@ -13,10 +13,12 @@ from typing import TypeVar
 from index.encoder import open_encoder
 from index.live import LiveIndex
 from index.store import read_encoder_name
+from index.trie_store import TitleSpelling
 from index.workspace import Workspace
 from serving.adapters import ServedAdapter, choose_adapters, proof_tolerance, prove_adapter
 from serving.admission import Admission
 from serving.arms import ArmChooser
+from serving.decoding import choose_decoding, choose_ranking
 from serving.embedded_redis import EmbeddedRedis
 from serving.engine import Engine
 from serving.errors import NotReadyError, ServingError
@@ -35,6 +37,8 @@ from serving.vllm_environment import engine_threads
 from training.adapter import Adapter, check_adapter
 from training.base_model import BaseModel, locate_base
 from training.generation.vllm_environment import prepare_environment, runs_on_cpu
+
+MOST_RUNNING = 256  # vLLM's requests in one batch: those of a search are several
 
 EngineOpener = Callable[[BaseModel, Sequence[Adapter], ServingSettings], Awaitable[Engine]]
 Note = Callable[[str], None]
@@ -85,6 +89,7 @@ async def open_vllm(base: BaseModel, adapters: Sequence[Adapter], settings: Serv
 
     golden = [prompt for adapter in adapters for prompt in adapter.golden]
     longest_golden = max(len(prompt.prompt_ids) + len(prompt.completion_ids) + 1 for prompt in golden)
+    width = max(choose_decoding(a.facts.decoding, settings.decoding, settings.width).width for a in adapters)
     longest_request = max(a.facts.template.max_prompt_tokens + a.facts.decoding.max_new_tokens for a in adapters)
     return await VllmEngine.open(
         str(base.path),
@@ -94,7 +99,7 @@ async def open_vllm(base: BaseModel, adapters: Sequence[Adapter], settings: Serv
             dtype=resolve_dtype(settings),
             max_model_len=max(longest_golden, longest_request),
             max_lora_rank=max(adapter.facts.lora_rank for adapter in adapters),
-            max_running=settings.max_running,
+            max_running=min(settings.max_running * width, MOST_RUNNING),
             kv_cache_bytes=int(settings.kv_cache_gib * 2**30) if on_cpu else None,
             enforce_eager=on_cpu,
             block_size=32 if on_cpu else None,
@@ -128,8 +133,6 @@ async def open_service(
         adapters = choose_adapters(workspace.adapters_dir, settings.adapters)
         live = await _opened(note, "index", asyncio.to_thread(_open_index, workspace, base, note))
         stack.callback(live.close)
-        views = await asyncio.to_thread(Views, live)
-        stack.push_async_callback(views.close)
         for adapter in adapters:
             check_adapter(
                 adapter,
@@ -147,6 +150,9 @@ async def open_service(
         stack.push_async_callback(cache.close)
         histories = Histories(store, cache, limit=settings.history_limit)
 
+        arms = _choose_arms(base, adapters, settings)
+        views = await _opened(note, "title tries", asyncio.to_thread(Views, live, _spellings(arms)))
+        stack.push_async_callback(views.close)
         engine = await _opened(note, "engine", open_engine(base, adapters, settings))
         stack.push_async_callback(engine.close)
         tolerance = proof_tolerance(settings.proof_tolerance, dtype=resolve_dtype(settings))
@@ -157,7 +163,6 @@ async def open_service(
                 f"{proof.effect:.3f} from the base"
             )
 
-        arms = _choose_arms(base, adapters, settings)
         recommender = Recommender(
             arms=arms,
             engine=engine,
@@ -187,7 +192,8 @@ def _choose_arms(base: BaseModel, adapters: Sequence[Adapter], settings: Serving
             name=adapter.name,
             adapter_id=adapter.adapter_id,
             renderer=base.renderer(adapter.facts.template),
-            max_new_tokens=adapter.facts.decoding.max_new_tokens,
+            decoding=choose_decoding(adapter.facts.decoding, settings.decoding, settings.width),
+            ranking=choose_ranking(adapter.adapter_id, adapter.facts.ranking, settings.ranking),
         )
         for adapter in adapters
     }
@@ -204,6 +210,12 @@ def _choose_arms(base: BaseModel, adapters: Sequence[Adapter], settings: Serving
         experiment=experiment,
         allow_override=settings.allow_adapter_override,
     )
+
+
+def _spellings(arms: ArmChooser) -> dict[str, TitleSpelling]:
+    """Every spelling that an adapter writes the catalog's titles in, by its digest."""
+    renderers = (adapter.renderer for adapter in arms.adapters.values() if adapter.writes_in_catalog)
+    return {renderer.spelling_digest: renderer for renderer in renderers}
 
 
 def _open_index(workspace: Workspace, base: BaseModel, note: Note) -> LiveIndex:

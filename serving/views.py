@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from index.catalog import Catalog
 from index.live import LiveIndex
 from index.popularity import popularity_order
+from index.ranking import Ranker
 from index.store import LoadedIndex
+from index.trie_store import TitleSpelling
 from serving.candidates import CandidateSelector
 from serving.schema import IndexUsed
+from serving.title_tries import TitleTries
 
 _PATIENCE_S = 0.25  # requests wait so long for what another process changed; after that the last view answers
 
@@ -22,21 +26,37 @@ class ServedView:
 
     Attributes:
         popular: rows, the most popular first.
+        tries: what adapters that write in the catalog may write, by the digest of their spelling.
     """
 
     index: LoadedIndex
     selector: CandidateSelector
+    ranker: Ranker
     popular: Sequence[int]
+    tries: Mapping[str, TitleTries]
 
     @classmethod
-    def of(cls, index: LoadedIndex, earlier: ServedView | None = None) -> ServedView:
-        """Prepare a view; cheap when it differs from an earlier one by a few changes."""
+    def of(
+        cls,
+        index: LoadedIndex,
+        open_tries: Callable[[Catalog], Mapping[str, TitleTries]] = lambda catalog: {},
+        earlier: ServedView | None = None,
+    ) -> ServedView:
+        """Prepare a view; cheap when it differs from an earlier one by a few changes.
+
+        Args:
+            open_tries: called when there are other titles than in the earlier view.
+        """
+        ranker = Ranker(index.grounder, index.popularity)
         if earlier is None or earlier.index.version != index.version:
-            return cls(index, CandidateSelector(index.catalog), popularity_order(index.popularity).tolist())
+            popular: Sequence[int] = popularity_order(index.popularity).tolist()
+            return cls(index, CandidateSelector(index.catalog), ranker, popular, open_tries(index.catalog))
         selector = CandidateSelector(index.catalog, earlier=earlier.selector)
+        if len(index.catalog) == len(earlier.index.catalog):
+            return cls(index, selector, ranker, earlier.popular, earlier.tries)
         # rows that were added were never chosen, so they come last
         popular = [*earlier.popular, *range(len(earlier.popular), len(index.catalog))]
-        return cls(index, selector, popular if len(popular) > len(earlier.popular) else earlier.popular)
+        return cls(index, selector, ranker, popular, open_tries(index.catalog))
 
     @property
     def used(self) -> IndexUsed:
@@ -49,11 +69,13 @@ class Views:
 
     Args:
         live: stays the caller's to close.
+        spellings: of the adapters that write in the catalog, by digest.
     """
 
-    def __init__(self, live: LiveIndex) -> None:
+    def __init__(self, live: LiveIndex, spellings: Mapping[str, TitleSpelling] | None = None) -> None:
         self._live = live
-        self.served = ServedView.of(live.view)  # as of the last look
+        self._spellings = spellings or {}
+        self.served = ServedView.of(live.view, self._open_tries)  # as of the last look
         self._renewal: asyncio.Task[None] | None = None
         self._patient_until = 0.0  # by time.monotonic()
 
@@ -91,4 +113,10 @@ class Views:
             self._live.refresh()
         view = self._live.view
         if view is not self.served.index:
-            self.served = ServedView.of(view, self.served)
+            self.served = ServedView.of(view, self._open_tries, self.served)
+
+    def _open_tries(self, catalog: Catalog) -> dict[str, TitleTries]:
+        return {
+            digest: TitleTries.open(self._live.index_dir, catalog, spelling, base=catalog.base)
+            for digest, spelling in self._spellings.items()
+        }

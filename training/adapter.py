@@ -22,20 +22,29 @@ from typing import Any, Literal
 
 from index.artifact import MANIFEST, Draft, read_manifest
 from index.errors import CorruptArtifactError, MismatchError, SoftrecError
+from index.ranking_choice import BY_DISTANCE, RankingChoice
 from training.prompt import PromptTemplate
 
 ADAPTER_KIND = "adapter"
 GOLDEN = "golden.json"
 
-DecodingMode = Literal["greedy", "beam"]
+DecodingMode = Literal["greedy", "beam", "constrained_beam", "sample_n"]
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How titles are written with this adapter; nothing is inherited from the model's own generation settings."""
+    """How titles are written with this adapter; nothing is inherited from the model's own generation settings.
+
+    Attributes:
+        mode: "greedy", one title; "beam", the paper's, the best title of a free beam search; "constrained_beam", the
+            best titles that the catalog holds; "sample_n", drawn titles.
+        max_new_tokens: longest title, its closing quote and end token included.
+        width: beams, or samples; 1 for greedy.
+    """
 
     mode: DecodingMode
     max_new_tokens: int
+    width: int = 1
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,8 @@ class AdapterFacts:
         settings: every resolved training setting.
         metrics: validation and training figures of the published epoch.
         index_encoder: fingerprint of the encoder of the index by which that epoch was chosen; empty in old adapters.
+        ranking: how catalog rows are ranked by the titles written; together with `decoding` the mode that won on
+            validation.
     """
 
     method: str
@@ -82,6 +93,7 @@ class AdapterFacts:
     settings: Mapping[str, Any]
     metrics: Mapping[str, float]
     index_encoder: str = ""
+    ranking: RankingChoice = BY_DISTANCE
 
 
 @dataclass(frozen=True)
@@ -132,6 +144,8 @@ def read_adapter(directory: Path) -> Adapter:
         body["template"] = PromptTemplate.from_json(body["template"])
         body["decoding"] = Decoding(**body["decoding"])
         body["parents"] = tuple(body["parents"])
+        if "ranking" in body:  # an older adapter's is the default
+            body["ranking"] = RankingChoice.from_json(body["ranking"])
         facts = AdapterFacts(**body)
         golden = tuple(
             GoldenPrompt(tuple(line.pop("prompt_ids")), tuple(line.pop("completion_ids")), **line)

@@ -18,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from training.errors import TrainingError
+from training.trie_attention import TrieTokens, attend_in_trie
 
 IN_BLOCKS = "sdpa_in_blocks"
 
@@ -55,6 +56,7 @@ def _attend(
     attention_mask: Tensor | None,
     *,
     blocks: Sequence[Block] | None = None,
+    trie: TrieTokens | None = None,
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
@@ -62,8 +64,11 @@ def _attend(
 
     Args:
         blocks: what the N tokens consist of, in order. None: `attention_mask` decides, as in sdpa.
+        trie: the tokens are a trie's, after prompts in the cache (see `training.trie_attention`).
         sliding_window: how far the layer looks back.
     """
+    if trie is not None:
+        return attend_in_trie(query, key, value, trie, scaling=options["scaling"]), None
     if blocks is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return output, None

@@ -181,6 +181,11 @@ class PromptRenderer:
         """Ids of the answer: the title, the closing quote, the end token."""
         return (*self.title_ids(title), *self._close, self.end_id)
 
+    @cached_property
+    def spelling_digest(self) -> str:
+        """Identity of how titles are written, for the title trie: tokenizer, what ends a title, the longest title."""
+        return text_digest(self.tokenizer.digest, str((*self._close, self.end_id)), str(self.template.max_title_tokens))
+
     @property
     def max_new_tokens(self) -> int:
         """Decoding steps that the longest allowed title needs."""

@@ -88,7 +88,7 @@ def measure(root: Path, rows: int, dimension: int) -> dict[str, tuple[float, flo
     def renew(number: int) -> None:
         live.apply(Change("patch", str(2 * CHANGES + number), available=False))
         start = time.perf_counter()
-        served[0] = ServedView.of(live.view, served[0])
+        served[0] = ServedView.of(live.view, earlier=served[0])
         renewals.append((time.perf_counter() - start) * 1000)
 
     renewals: list[float] = []

@@ -60,6 +60,7 @@ def show_answer(answer: RecommendResponse) -> None:
                 "title": item.title,
                 "item_id": item.item_id,
                 "distance": None if item.grounding is None else item.grounding.distance,
+                "log_prob": None if item.grounding is None else item.grounding.log_prob,
                 "source": item.source.value,
             }
             for item in answer.items

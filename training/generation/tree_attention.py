@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.block_attention import no_mask
 from training.errors import TrainingError
 from training.guards import check_exact_attention
 from training.language_model import decoder
+from training.trie_attention import TrieTokens
 
 
 class TokenTrees:
@@ -57,8 +59,7 @@ class TokenTrees:
             input_ids=self._ids.to(self.device), past_key_values=self._cache, use_cache=True
         ).last_hidden_state
         last = output[torch.arange(len(output), device=self.device), self._next_position - 1]  # [P, H]
-        logits: Tensor = self._head(last)
-        return logits[:, None].float()
+        return self.head(last[:, None])
 
     def grow(self, tokens: Tensor, parents: Tensor) -> Tensor:
         """Add one token to each branch.
@@ -83,7 +84,35 @@ class TokenTrees:
             use_cache=True,
         ).last_hidden_state
         self._next_position = self._next_position + 1
-        logits: Tensor = self._head(output)
+        return self.head(output)
+
+    def read_trie(self, tokens: Tensor, ancestors: Sequence[Tensor]) -> Tensor:
+        """Read a trie of continuations after every prompt, all at once, and forget it again.
+
+        Right after `read_prompts`, and as often as wanted.
+
+        Args:
+            tokens: int64 [N], level by level.
+            ancestors: see `training.trie_attention.TrieTokens`.
+
+        Returns:
+            Last-layer states [P, N, H], normed: what the head takes.
+        """
+        depths = torch.cat([torch.full((len(level),), level.shape[1] - 1) for level in ancestors]).to(self.device)
+        states: Tensor = self._transformer(
+            input_ids=tokens.expand(len(self._next_position), -1),
+            attention_mask=no_mask(self.device),
+            position_ids=self._next_position[:, None] + depths,
+            past_key_values=self._cache,
+            use_cache=True,
+            trie=TrieTokens(ancestors, self._visible[:, 0]),
+        ).last_hidden_state
+        self._cache.crop(-len(tokens))
+        return states
+
+    def head(self, states: Tensor) -> Tensor:
+        """Logits float32 [..., V] of states [..., H]."""
+        logits: Tensor = self._head(states)
         return logits.float()
 
     def keep(self, rows: Tensor) -> None:

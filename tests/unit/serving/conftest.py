@@ -4,7 +4,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from index.catalog import write_catalog
 from index.live import LiveIndex
+from index.ranking_choice import RankingChoice
 from index.workspace import ShopSettings, Workspace
 from serving.adapters import ServedAdapter
 from serving.admission import Admission
@@ -30,6 +31,7 @@ from serving.service import Service
 from serving.views import Views
 from tests.fake_engine import FakeEngine
 from tests.tiny_shop import LOG, TEMPLATE, tiny_catalog, write_tiny_index, write_tiny_tokenizer
+from training.adapter import Decoding
 from training.prompt import PromptRenderer
 
 ADAPTER_IDS = {"sft": "sft@111111111111", "soft": "soft@222222222222"}
@@ -63,7 +65,7 @@ def find_decision(path: Path, request_id: str) -> dict[str, Any] | None:
 
 @dataclass
 class Rig:
-    """A service, and what tests turn about it."""
+    """A service, and what tests turn about it. `decode` sets how its adapters write and rank from now on."""
 
     service: Service
     engine: FakeEngine
@@ -71,6 +73,12 @@ class Rig:
     renderer: PromptRenderer
     admission: Admission
     live: LiveIndex
+
+    def decode(self, decoding: Decoding, ranking: RankingChoice) -> None:
+        adapters = self.service.arms.adapters
+        for name, adapter in adapters.items():
+            adapters[name] = replace(adapter, decoding=decoding, ranking=ranking)
+        self.service.arms._default = adapters["soft"]
 
     def write(self, adapter: str, title: str) -> None:
         """Let an adapter write a title from now on."""
@@ -115,7 +123,10 @@ async def cache(redis_server: EmbeddedRedis, tmp_path: Path) -> AsyncIterator[Hi
 @pytest.fixture
 def rig(tmp_path: Path, live: LiveIndex, store: EventStore, cache: HistoryCache) -> Iterator[Rig]:
     renderer = PromptRenderer(TEMPLATE, write_tiny_tokenizer(tmp_path / "base"), end_id=256)
-    adapters = {name: ServedAdapter(name, adapter_id, renderer, 42) for name, adapter_id in ADAPTER_IDS.items()}
+    adapters = {
+        name: ServedAdapter(name, adapter_id, renderer, Decoding("greedy", 42))
+        for name, adapter_id in ADAPTER_IDS.items()
+    }
     engine = FakeEngine({adapter_id: lambda prompt: () for adapter_id in ADAPTER_IDS.values()})
     histories = Histories(store, cache, limit=1000)
     arms = ArmChooser(
@@ -125,7 +136,7 @@ def rig(tmp_path: Path, live: LiveIndex, store: EventStore, cache: HistoryCache)
         allow_override=True,
     )
     admission = Admission(max_running=2, max_waiting=1, retry_after_s=3)
-    views = Views(live)
+    views = Views(live, {renderer.spelling_digest: renderer})
     recommender = Recommender(
         arms=arms,
         engine=engine,

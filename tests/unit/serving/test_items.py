@@ -11,6 +11,7 @@ import pytest
 from index.catalog import Catalog, write_catalog
 from index.changes import Change
 from index.live import LiveIndex
+from index.ranking_choice import RankingChoice
 from index.store import build_index
 from index.workspace import Workspace
 from serving import views
@@ -19,6 +20,7 @@ from serving.items import ItemEditor
 from serving.schema import Degraded, Event, EventsRequest, EventType, ItemResponse, RecommendRequest
 from tests.tiny_shop import ITEMS
 from tests.unit.serving.conftest import LetterEncoder, Rig
+from training.adapter import Decoding
 
 
 @pytest.fixture
@@ -65,6 +67,24 @@ async def test_the_next_answer_knows_what_was_changed(http: httpx.AsyncClient, r
     assert removed.json()["state"] == "removed"
     assert "shelf 3/z" not in ids(await recommended(http, filters={"available_only": False}))
     assert (await http.delete("/items/shelf 3/z")).json()["code"] == "unknown_item"
+
+
+async def test_what_was_added_can_be_written_and_what_was_removed_cannot(http: httpx.AsyncClient, rig: Rig) -> None:
+    """Decoding inside the catalog: what the model would write most of all is a title only while it is on offer."""
+    rig.decode(Decoding("constrained_beam", 42, 4), RankingChoice("likelihood"))
+    rig.write("soft", "Zelda")
+    assert "Zelda" not in [item["title"] for item in (await recommended(http, k=4))["items"]]
+    for number in range(2):  # added, removed and added again: the row is the same
+        await http.put("/items/j1", json={"title": "Zelda"})
+        first = (await recommended(http, k=4))["items"][0]
+        assert (first["item_id"], first["grounding"]["match"]) == ("j1", "constrained")
+        assert len((await recommended(http, k=7))["items"]) == 7
+        await http.delete("/items/j1")
+        assert "j1" not in ids(await recommended(http, k=7))
+        await http.put(f"/items/other {number}", json={"title": f"Other {number}"})
+    rig.live.merge()
+    await http.put("/items/j1", json={"title": "Zelda"})
+    assert (await recommended(http, k=1))["items"][0]["item_id"] == "j1"
 
 
 async def test_what_is_said_already_writes_nothing(http: httpx.AsyncClient, rig: Rig) -> None:

@@ -1,0 +1,169 @@
+"""The log-probability of every title of the catalog after a prompt, exactly.
+
+A title that is scored alone costs its own tokens and its prompt's. Here the prompt is read once and every node of the
+title trie once, all in one forward (`training.trie_attention`), so titles share what they begin with. The head is asked
+at inner nodes only, and an end token is never read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from index.trie import TitleTrie
+from training.generation.tree_attention import TokenTrees
+
+_NODES = 16_384  # inner nodes in one forward; a larger trie is taken in pieces
+_LOGITS = 1 << 24  # logits in memory at once
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some titles of a trie with the nodes above them. The root stands at place 0, inner node i at place i + 1.
+
+    Attributes:
+        leaves: which titles, a range of `TitleTrie.rows`.
+        tokens: int64 [N], the inner nodes' tokens, level by level.
+        ancestors: see `training.trie_attention.TrieTokens`.
+        parents: int64 [M], the place above each node, ascending; all M nodes count, titles' ends too, level by level.
+        labels: int64 [M], the token of each.
+        above: int64 [M], the node above each as one of the M; -1 below the root.
+        levels: the M nodes level by level.
+        ends: int64 [len(leaves)], the node of the M at which each title ends.
+    """
+
+    leaves: range
+    tokens: Tensor
+    ancestors: tuple[Tensor, ...]
+    parents: Tensor
+    labels: Tensor
+    above: Tensor
+    levels: tuple[range, ...]
+    ends: Tensor
+
+
+class TitleScorer:
+    """Scores all titles of a trie after prompts.
+
+    Args:
+        model: a causal language model from `training.language_model.load_base`, with or without LoRA, in eval mode.
+        trie: the catalog's titles.
+    """
+
+    def __init__(self, model: Any, trie: TitleTrie) -> None:
+        self._model, self._trie = model, trie
+        self._pieces = tuple(_cut(trie, next(model.parameters()).device))
+
+    def score(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        batch_size: int = 4,
+        advance: Callable[[int], None] = lambda n: None,
+    ) -> Iterator[NDArray[np.float32]]:
+        """Score every title after each prompt, in order.
+
+        Args:
+            prompts: token ids, of any lengths from 1.
+            batch_size: prompts read at once.
+            advance: told how many prompts were done.
+
+        Yields:
+            float32 [len(trie.rows)]: summed natural log-probability of the title of `trie.rows[i]`, end token included.
+
+        Raises:
+            TrainingError: the model's attention cannot keep titles apart.
+        """
+        for begin in range(0, len(prompts), batch_size):
+            batch = prompts[begin : begin + batch_size]
+            with torch.inference_mode():
+                deepest = max(len(piece.levels) for piece in self._pieces)
+                trees = TokenTrees(self._model, batch, most_tokens=deepest)
+                first = trees.read_prompts()[:, 0]  # [P, V]
+                scores = torch.cat([_score_piece(trees, first, piece) for piece in self._pieces], dim=1)
+            yield from scores.cpu().numpy()
+            advance(len(batch))
+
+
+def _score_piece(trees: TokenTrees, first: Tensor, piece: _Piece) -> Tensor:
+    """float32 [P, len(leaves)]; `first` are the logits after the prompts."""
+    states = trees.read_trie(piece.tokens, piece.ancestors) if len(piece.tokens) else first.new_empty(len(first), 0, 1)
+    log_probs = [_edges(first[:, None], piece, 0)]
+    step = max(1, _LOGITS // first.numel())
+    for begin in range(0, states.shape[1], step):
+        log_probs.append(_edges(trees.head(states[:, begin : begin + step]), piece, begin + 1))
+    totals = torch.cat(log_probs, dim=1)  # [P, M], of each token after those above it
+    for level in piece.levels[1:]:
+        at = slice(level.start, level.stop)
+        totals[:, at] += totals[:, piece.above[at]]
+    return totals[:, piece.ends]
+
+
+def _edges(logits: Tensor, piece: _Piece, begin: int) -> Tensor:
+    """Log-probabilities of the children of the places begin, begin + 1, ...: logits [P, n, V] -> [P, m]."""
+    bounds = torch.tensor([begin, begin + logits.shape[1]], device=logits.device)
+    low, high = torch.searchsorted(piece.parents, bounds).tolist()
+    at = piece.parents[low:high] - begin
+    return logits[:, at, piece.labels[low:high]] - logits.logsumexp(dim=2)[:, at]
+
+
+def _cut(trie: TitleTrie, device: torch.device) -> Iterator[_Piece]:
+    """Divide the titles so that no piece has more than about `_NODES` inner nodes."""
+    nodes = np.arange(1, len(trie))
+    inner = nodes[~trie.is_title(nodes)]
+    began = np.cumsum(np.bincount(trie.begin[inner], minlength=len(trie.rows)))  # inner nodes up to each title
+    cuts = np.flatnonzero(np.diff(began // _NODES)) + 1
+    bounds = [0, *cuts.tolist(), len(trie.rows)]
+    for begin, end in pairwise(bounds):
+        yield _piece(trie, range(begin, end), device)
+
+
+def _piece(trie: TitleTrie, leaves: range, device: torch.device) -> _Piece:
+    nodes = np.flatnonzero((trie.begin < leaves.stop) & (trie.end > leaves.start))[1:]  # the root is everyone's
+    place_of = np.zeros(len(trie), dtype=np.int64)  # inner nodes from 1, the root 0
+    inner = nodes[~trie.is_title(nodes)]
+    place_of[inner] = np.arange(1, len(inner) + 1)
+    number_of = np.full(len(trie), -1, dtype=np.int64)
+    number_of[nodes] = np.arange(len(nodes))
+    parents = trie.parents()
+
+    levels, ancestors = [], []
+    begin, chain = 0, np.empty((1, 0), dtype=np.int64)  # chain: [places of a level, depth], here of the root alone
+    first_place = 0
+    while begin < len(nodes):
+        above = place_of[parents[nodes[begin:]]] - first_place
+        end = begin + int(np.searchsorted(above, len(chain)))
+        levels.append(range(begin, end))
+        level = nodes[begin:end]
+        is_inner = ~trie.is_title(level)
+        first_place += len(chain)
+        own = place_of[level[is_inner]]
+        chain = np.concatenate([chain[above[: end - begin][is_inner]], own[:, None] - 1], axis=1)
+        if len(chain):
+            ancestors.append(torch.from_numpy(chain).to(device))
+        begin = end
+
+    ends = np.empty(len(leaves), dtype=np.int64)
+    for node in nodes[trie.is_title(nodes)]:
+        ends[trie.begin[node] - leaves.start : trie.end[node] - leaves.start] = number_of[node]
+    return _Piece(
+        leaves=leaves,
+        tokens=_tensor(trie.tokens[inner], device),
+        ancestors=tuple(ancestors),
+        parents=_tensor(place_of[parents[nodes]], device),
+        labels=_tensor(trie.tokens[nodes], device),
+        above=_tensor(number_of[parents[nodes]], device),
+        levels=tuple(levels),
+        ends=_tensor(ends, device),
+    )
+
+
+def _tensor(values: NDArray[Any], device: torch.device) -> Tensor:
+    return torch.from_numpy(values.astype(np.int64)).to(device)
