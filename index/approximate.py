@@ -94,13 +94,13 @@ class ApproximateIndex:
         """
         if kind == "pq" and len(flat) < LEAST_ROWS:
             raise ValueError(f"a search of kind pq needs at least {LEAST_ROWS} rows, got {len(flat)}")
-        vectors = flat.vectors(np.arange(len(flat)))
+        vectors = flat.matrix
         index = faiss.index_factory(flat.dimension, _recipe(kind, *vectors.shape))
         trained_on = vectors
         if kind == "hnsw":
             index.hnsw.efConstruction = _CONSTRUCTION
         elif kind == "pq":
-            trained_on = vectors[:: max(1, len(vectors) // _CODES_TRAINED_ON)]
+            trained_on = np.ascontiguousarray(vectors[:: max(1, len(vectors) // _CODES_TRAINED_ON)])
             faiss.downcast_index(index.index).pq.cp.min_points_per_centroid = 1
         else:
             index.cp.max_points_per_centroid = _TRAINED_ON
@@ -198,9 +198,12 @@ class ApproximateIndex:
         proposed = math.ceil(wanted * len(self) / reachable)
         found: list[Rows] = [np.empty(0, dtype=np.int64)] * len(queries)
         pending = np.arange(len(queries))
-        while len(pending) and (proposed <= len(self) // 16 or allowed is None):
-            _, candidates = self._index.search(queries[pending], min(proposed, len(self)))
-            kept = [rows if allowed is None else rows[allowed[rows]] for rows in candidates]
+        most = len(self) // 16 if allowed is not None else wanted
+        while len(pending) and proposed <= most:
+            _, candidates = self._index.search(queries[pending], proposed)
+            kept = [rows[rows >= 0] for rows in candidates]  # FAISS fills up with -1
+            if allowed is not None:
+                kept = [rows[allowed[rows]] for rows in kept]
             enough = np.array([len(rows) >= wanted for rows in kept])
             for place, rows in zip(pending[enough], (kept[at] for at in np.flatnonzero(enough)), strict=True):
                 found[place] = rows

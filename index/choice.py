@@ -101,9 +101,9 @@ def recall_of(search: TitleSearch, queries: Vectors, exact: Vectors, *, threads:
     return float(np.mean(found <= exact[:, -1:]))
 
 
-def sample_queries(flat: FlatIndex, n: int) -> Vectors:
+def sample_queries(flat: FlatIndex, n: int, *, seed: int = 0) -> Vectors:
     """Return up to n vectors of an index, each moved in a random direction by half the median nearest distance."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     rows = np.sort(generator.choice(len(flat), size=min(n, len(flat)), replace=False))
     vectors = flat.vectors(rows)
     nearest, _ = flat.search(vectors, 2)
@@ -111,6 +111,24 @@ def sample_queries(flat: FlatIndex, n: int) -> Vectors:
     step *= 0.5 * float(np.median(nearest[:, -1])) / np.linalg.norm(step, axis=1, keepdims=True)
     moved: Vectors = (vectors + step).astype(np.float32)
     return moved
+
+
+def describe_search(facts: Mapping[str, Any]) -> str:
+    """Say in a few words what a manifest says of its search, and why it is not what was asked for.
+
+    Example:
+        >>> describe_search({"kind": "pq", "breadth": 68, "recall_at_10": 0.98437, "queries": 256})
+        'pq, recall@10 0.984 over 256 queries'
+        >>> describe_search({"kind": "flat", "recall_at_10": 1.0, "instead_of": "ivf", "recall_reached": 0.95})
+        'flat (exact) instead of ivf, whose recall@10 stayed at 0.950'
+    """
+    if facts["kind"] != "flat":
+        return f"{facts['kind']}, recall@10 {facts['recall_at_10']:.3f} over {facts['queries']} queries"
+    if "instead_of" not in facts:
+        return "flat (exact)"
+    if "recall_reached" not in facts:
+        return f"flat (exact) instead of {facts['instead_of']}, which needs {APPROXIMATE_FROM:,} titles"
+    return f"flat (exact) instead of {facts['instead_of']}, whose recall@10 stayed at {facts['recall_reached']:.3f}"
 
 
 def write_search(directory: Path, search: TitleSearch) -> None:

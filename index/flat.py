@@ -98,6 +98,11 @@ class FlatIndex:
         """The faiss.IndexFlatL2 that holds the vectors; an index built over it must keep this object."""
         return self._index
 
+    @property
+    def matrix(self) -> Vectors:
+        """All vectors [n, dimension] where they lie, not a copy; not to be changed."""
+        return self._vectors
+
     def vectors(self, rows: Rows) -> Vectors:
         """Return a copy of the vectors of some rows, [len(rows), dimension]."""
         return self._vectors[rows]

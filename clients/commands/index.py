@@ -6,9 +6,10 @@ from pathlib import Path
 
 from clients.progress import open_progress
 from clients.tables import say
+from index.artifact import read_manifest
 from index.catalog import read_catalog
 from index.changes import change_catalog
-from index.choice import RECALL_FLOOR, SearchKind
+from index.choice import RECALL_FLOOR, SearchKind, describe_search
 from index.encoder import TitleEncoder, open_encoder
 from index.errors import MismatchError, MissingArtifactError
 from index.journal import Journal
@@ -28,7 +29,8 @@ def index_shop(root: Path, *, keep: int, kind: SearchKind = "auto", recall_floor
     workspace = Workspace.open(root)
     encoder = _open_encoder(workspace)
     version = _build(workspace, encoder, keep=keep, kind=kind, recall_floor=recall_floor, progress=open_progress())
-    say(f"index: version {version} is active")
+    search = read_manifest(workspace.index_dir / version, kind="index", command=f"softrec index {root}").body["search"]
+    say(f"index: version {version} is active; search: {describe_search(search)}")
     return version
 
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from index import choice
 from index.approximate import ApproximateIndex, ApproximateKind
-from index.choice import SearchKind, build_search, read_search, recall_of, sample_queries, write_search
+from index.choice import SearchKind, build_search, describe_search, read_search, recall_of, sample_queries, write_search
 from index.flat import FlatIndex
 
 KINDS: tuple[ApproximateKind, ...] = ("hnsw", "ivf", "sq", "pq")
@@ -25,6 +25,9 @@ def test_small_catalogs_are_searched_exactly() -> None:
         search, facts = build_search(titles_like(900), kind=kind)
         assert isinstance(search, FlatIndex)
         expected = {"kind": "flat", "recall_at_10": 1.0}
+        assert describe_search(facts) == (
+            "flat (exact) instead of pq, which needs 1,000 titles" if kind == "pq" else "flat (exact)"
+        )
         assert facts == (expected | {"instead_of": "pq"} if kind == "pq" else expected)
 
 
