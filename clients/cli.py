@@ -18,7 +18,6 @@ from typer.core import TyperGroup
 
 from clients.address import DEFAULT_URL, HOST, PORT
 from index.errors import SoftrecError
-from training.adapter import DecodingMode
 from training.errors import StoppedError
 
 
@@ -320,14 +319,25 @@ def evaluate(
     adapters: Annotated[
         list[str] | None, typer.Argument(metavar="[ADAPTER]...", help="By default all there are.")
     ] = None,
-    decoding: Annotated[DecodingMode | None, typer.Option(help="By default as each adapter's manifest says.")] = None,
+    decoding: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B,...",
+            help="Of greedy, beam, sample_n, constrained_beam, exact. By default greedy for l2, else constrained_beam.",
+        ),
+    ] = "",
+    ranking: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Of l2, likelihood, fusion; by default all of them.")
+    ] = "",
     assignments: Set = None,
     json: Json = None,
 ) -> None:
-    """HR and NDCG over the full catalog, beside popularity."""
+    """HR and NDCG over the full catalog, by distance, likelihood and both, beside popularity."""
     from clients.commands.evaluate import evaluate_shop
 
-    evaluate_shop(shop, adapters or [], decoding=decoding, assignments=assignments or [], json_path=json)
+    evaluate_shop(
+        shop, adapters or [], decoding=decoding, ranking=ranking, assignments=assignments or [], json_path=json
+    )
 
 
 @app.command()

@@ -98,11 +98,13 @@ class TitleSearch:
             next_tokens: at least `next_tokens_needed`, or all that may follow.
 
         Raises:
-            KeyError: one of them may not follow.
+            KeyError: one of them may not follow, or there is none.
         """
         if path in self._children:
             return
         beam = self._beam_at(path)
+        if not next_tokens:
+            raise KeyError(f"nothing was told of what may follow {path}")
         if len(next_tokens) < len(self._titles.next_tokens(beam.place)):  # the others are no better than the last
             self._best_cut = min(self._best_cut, beam.cost - next_tokens[-1][1])
         children = []

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from index.catalog import Catalog
-from index.ranking import Written
+from index.ranking import POOL, Written
 from index.ranking_choice import RankingChoice, RankingMode
 from serving.engine import Engine, Generation
 from serving.errors import SettingsError
@@ -60,7 +60,7 @@ class Decoder:
         """Write titles after a prompt.
 
         Args:
-            k: how many items the answer will have; a confined search need not look for more.
+            k: how many items the answer will have; a confined search looks for no more, if no ranking reads more.
             titles: what may be given, for a search inside the catalog. Where all that is too long to be written, or
                 None is given, the mode is greedy: what it writes is tied to the catalog by distance.
 
@@ -107,13 +107,12 @@ class Decoder:
     async def _write_in_catalog(
         self, prompt_ids: Sequence[int], titles: StoredTitles, k: int, catalog: Catalog, request_id: str
     ) -> Decoded:
-        width = self.decoding.width
         found = await self.engine.write_titles(
             prompt_ids,
             titles,
             adapter_id=self.adapter_id,
-            width=width,
-            k=self.titles_ranked or min(k, width),
+            width=self.decoding.width,
+            k=self.titles_ranked or k,
             max_new_tokens=self.renderer.max_new_tokens,
             request_id=request_id,
         )
@@ -189,6 +188,9 @@ def choose_ranking(adapter_id: str, facts: RankingChoice, mode: RankingMode | Li
     )
 
 
-def titles_ranked(ranking: RankingChoice, width: int) -> int | None:
-    """How many titles a ranking reads: one for distances, all that were validated with for a fusion."""
-    return {"l2": 1, "likelihood": None, "fusion": width}[ranking.mode]
+def titles_ranked(ranking: RankingChoice) -> int | None:
+    """How many titles of a confined search a ranking reads, if not as many as items are asked for.
+
+    One for distances; for a fusion as many as its weights were fitted with (`training.decoding` lists as many).
+    """
+    return {"l2": 1, "likelihood": None, "fusion": POOL}[ranking.mode]

@@ -150,7 +150,7 @@ class Recommender:
             adapter.adapter_id,
             adapter.renderer,
             adapter.decoding,
-            titles_ranked(adapter.ranking, adapter.decoding.width),
+            titles_ranked(adapter.ranking),
         )
         with draft.timed("generate"):
             decoded = await decoder.write(

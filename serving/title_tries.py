@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from index.catalog import Catalog
 from index.open_titles import OpenTitles, Place, Segment, TitleOrder
-from index.trie import Admitted, TitleTrie
+from index.trie import Admitted
 from index.trie_store import TitleSpelling, build_trie, open_trie, read_trie, trie_dir, write_trie
 from serving.title_mask import PLACE, SEGMENTS
 
@@ -66,47 +66,44 @@ class TitleTries:
 
     Args:
         tries: with the folder that each lies in.
-        folder: an existing folder for the files of filters; removed with this object.
+        n_base: how many of the catalog's rows, the first ones, the first trie is of.
+        folder: an existing folder of this object's own, for the files of filters; removed with it.
     """
 
-    def __init__(self, tries: Sequence[tuple[TitleTrie, Path]], folder: Path) -> None:
-        self._orders = tuple(TitleOrder(trie) for trie, _ in tries)
-        self._folders = tuple(path for _, path in tries)
+    def __init__(self, tries: Sequence[tuple[TitleOrder, Path]], n_base: int, folder: Path) -> None:
+        self._tries = tuple(tries)
+        self._n_base = n_base
         self._folder = folder
         self._filters: OrderedDict[bytes, _Filter] = OrderedDict()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
     @classmethod
-    def open(
-        cls, index_dir: Path, catalog: Catalog, spelling: TitleSpelling, *, base: Catalog | None = None
-    ) -> TitleTries:
-        """Load or make the tries of a catalog.
-
-        Args:
-            base: an earlier catalog, whose rows are the first of this one's: its trie serves on, and the rows after it
-                get a small one of their own.
+    def open(cls, index_dir: Path, catalog: Catalog, spelling: TitleSpelling) -> TitleTries:
+        """Load or make the trie of a catalog.
 
         Raises:
             SoftrecError: no title is short enough to be written.
         """
-        folder = Path(tempfile.mkdtemp(prefix="softrec-titles-"))
-        try:
-            known = base or catalog
-            tries = [(open_trie(index_dir, known, spelling), trie_dir(index_dir, known, spelling).resolve())]
-            fresh = [row for row in range(len(known), len(catalog)) if spelling.fits(catalog.titles[row])]
-            if fresh:
-                path = folder / "tries" / "added"
-                write_trie(path, build_trie(catalog, spelling, fresh))
-                tries.append((read_trie(path), path))
-            return cls(tries, folder)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        trie = open_trie(index_dir, catalog, spelling)
+        path = trie_dir(index_dir, catalog, spelling).resolve()
+        return cls([(TitleOrder(trie), path)], len(catalog), _new_folder())
+
+    def grown(self, catalog: Catalog, spelling: TitleSpelling) -> TitleTries:
+        """Return the tries of a later state of the catalog that was opened: it has that one's rows, and others after.
+
+        The large trie serves on; the rows after it get a small one of their own. Takes as long as those are many.
+        """
+        fresh = [row for row in range(self._n_base, len(catalog)) if spelling.fits(catalog.titles[row])]
+        folder, tries = _new_folder(), [self._tries[0]]
+        if fresh:
+            write_trie(folder / "tries" / "added", build_trie(catalog, spelling, fresh))
+            tries.append((TitleOrder(read_trie(folder / "tries" / "added")), folder / "tries" / "added"))
+        return TitleTries(tries, self._n_base, folder)
 
     @property
     def n_rows(self) -> int:
         """How many catalog rows can be written."""
-        return sum(len(order.trie.rows) for order in self._orders)
+        return sum(len(order.trie.rows) for order, _ in self._tries)
 
     def open_titles(self, allowed: NDArray[np.bool_] | None = None, excluded: Collection[int] = ()) -> StoredTitles:
         """Say what a request may be given.
@@ -117,17 +114,18 @@ class TitleTries:
         """
         kept = None if allowed is None or allowed.all() else self._filter(allowed)
         segments = []
-        for at, order in enumerate(self._orders):
+        for at, (order, _) in enumerate(self._tries):
             admitted = None if kept is None else kept.admitted[at]
             segments.append(Segment(order.trie, admitted, order.closed_nodes(excluded, admitted)))
-        return StoredTitles(OpenTitles(tuple(segments), frozenset(excluded)), self._folders, kept, self)
+        folders = tuple(path for _, path in self._tries)
+        return StoredTitles(OpenTitles(tuple(segments), frozenset(excluded)), folders, kept, self)
 
     def _filter(self, allowed: NDArray[np.bool_]) -> _Filter:
         key = hashlib.blake2b(np.packbits(allowed).tobytes(), digest_size=16).digest()
         if key in self._filters:
             self._filters.move_to_end(key)
             return self._filters[key]
-        admitted = tuple(order.trie.admit(allowed) for order in self._orders)
+        admitted = tuple(order.trie.admit(allowed) for order, _ in self._tries)
         files = tuple(self._folder / f"{key.hex()}-{at}.npy" for at in range(len(admitted)))
         for path, one in zip(files, admitted, strict=True):
             np.save(path, one.counts)
@@ -136,6 +134,10 @@ class TitleTries:
         if len(self._filters) > _MOST_FILTERS:
             self._filters.popitem(last=False)
         return made
+
+
+def _new_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="softrec-titles-"))
 
 
 def _unlink(files: Sequence[Path]) -> None:

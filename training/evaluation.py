@@ -1,9 +1,9 @@
-"""HR and NDCG of adapters over the full catalog, beside popularity. One row per method; positions kept per window."""
+"""HR and NDCG of adapters over the full catalog, beside popularity. One row per method, decoding and ranking."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,29 @@ from numpy.typing import NDArray
 from index.artifact import write_file
 from index.grounding import Grounder
 from index.popularity import popularity_order
+from index.ranking import Ranker, Written
+from index.ranking_choice import BY_DISTANCE, RankingChoice, RankingMode
+from index.trie_store import open_trie
 from index.workspace import Workspace
-from training.adapter import DecodingMode, read_adapter
-from training.dataset import check_trained_on, load_dataset
-from training.generation.title_writer import TitleWriter
+from training.adapter import Adapter, Decoding, read_adapter
+from training.dataset import Dataset, check_trained_on, load_dataset
+from training.decoding import Decoder, OfflineMode
+from training.fusion import fit_fusion
 from training.judge import find_position, judge
 from training.language_model import load_base, read_lora
-from training.metrics import Interval, UserBootstrap, metric_table
+from training.metrics import Interval, UserBootstrap, hits, metric_table
+from training.mode_choice import WIDTHS
 from training.parallel.processes import Processes
 from training.progress import Progress
 from training.settings import TrainSettings
 from training.windows import DataSplit, Window, count_rows
 
 POPULARITY = "popularity"
+
+Mode = tuple[OfflineMode | None, RankingMode]  # None: greedy for l2, the constrained beam for the others
+
+ALL_RANKINGS: tuple[Mode, ...] = ((None, "l2"), (None, "likelihood"), (None, "fusion"))
+PAPERS: tuple[Mode, ...] = (("greedy", "l2"),)  # to compare trainings: nothing chosen per adapter
 
 
 @dataclass(frozen=True)
@@ -38,12 +48,14 @@ class Evaluation:
     Attributes:
         method: an adapter's name, "base" for the bare base, or "popularity".
         adapter_id: name@digest; empty where there is no adapter.
-        decoding: "greedy" or "beam"; empty where nothing is decoded.
-        ranking: "l2", or "count" for popularity.
+        decoding: see `training.decoding`; empty where nothing is decoded.
+        ranking: see `index.ranking`, or "count" for popularity.
         positions: int64 [n], 0-based place of each window's target, -1 beyond 50.
         metrics: HR@k and NDCG@k with 95 % intervals.
         users: user_id of each window.
-        on_catalog: share of written titles that exist word for word; None where nothing is written.
+        on_catalog: share of best titles that exist word for word; None where nothing is written.
+        lost: where HR@10 is lost, see `split_loss`; empty where the model's own ranking was not measured beside.
+        is_served: the adapter's manifest names this mode.
     """
 
     method: str
@@ -54,6 +66,8 @@ class Evaluation:
     metrics: dict[str, Interval]
     users: tuple[str, ...]
     on_catalog: float | None
+    lost: dict[str, float] = field(default_factory=dict)
+    is_served: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A flat object: means under the metric's name, interval ends under name_low and name_high."""
@@ -65,6 +79,8 @@ class Evaluation:
             "users": len(set(self.users)),
             "windows": len(self.positions),
             "on_catalog": self.on_catalog,
+            "served": self.is_served,
+            **self.lost,
         }
         for name, interval in self.metrics.items():
             flat |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
@@ -78,18 +94,18 @@ def evaluate_adapters(
     grounder: Grounder,
     progress: Progress,
     *,
-    decoding: DecodingMode | None = None,
+    modes: Sequence[Mode] = (),
 ) -> list[Evaluation]:
     """Evaluate popularity and the named adapters on the same test windows.
 
     Args:
         names: adapters' names; "base" stands for the bare base model.
         grounder: of the shop's index.
-        decoding: how titles are written; None: as each adapter's manifest says.
+        modes: how to decode and rank; none: as each adapter's manifest says.
 
     Returns:
-        Popularity first, then the adapters in order. Each one's positions also go to
-        `reports/positions-<method>.parquet`.
+        Popularity first, then the adapters in order, each in every mode. Positions also go to
+        `reports/positions-<method>-<decoding>-<ranking>.parquet`.
 
     Raises:
         MissingArtifactError, MismatchError: an adapter is missing or belongs to another base or catalog.
@@ -98,35 +114,12 @@ def evaluate_adapters(
     dataset = load_dataset(workspace, settings, progress)
     for trained in adapters.values():
         check_trained_on(trained, dataset)
-    processes = Processes()
-    writer = TitleWriter(dataset, settings, processes, progress)
-    windows = dataset.split.test
-    users = tuple(window.user_id for window in windows)
-    bootstrap = UserBootstrap(users)
+    bootstrap = UserBootstrap([window.user_id for window in dataset.split.test])
     evaluations = [popularity_baseline(dataset.split, len(dataset.catalog), bootstrap)]
-    for name in names:
-        adapter = adapters.get(name)
-        mode = decoding or (adapter.facts.decoding.mode if adapter else "greedy")
-        model = None  # the one before goes first: two need not be in memory
-        model = load_base(dataset.base.path, precision=settings.precision, device=processes.device)
-        model = read_lora(model, adapter.path) if adapter else model
-        written = writer.write(model, windows, decoding=mode, step=f"evaluate {name}")
-        verdict = judge([title for title, _ in written], [window.target for window in windows], grounder)
-        _write_positions(
-            workspace.reports_dir / f"positions-{name}.parquet", windows, verdict.positions, verdict.titles
-        )
-        evaluations.append(
-            Evaluation(
-                method=name,
-                adapter_id=adapter.adapter_id if adapter else "",
-                decoding=mode,
-                ranking="l2",
-                positions=verdict.positions,
-                metrics=metric_table(verdict.positions, bootstrap),
-                users=users,
-                on_catalog=float(verdict.on_catalog.mean()),
-            )
-        )
+    if names:
+        bench = _Bench(workspace, dataset, settings, grounder, progress, bootstrap)
+        for name in names:
+            evaluations += bench.evaluate(name, adapters.get(name), modes)
     return evaluations
 
 
@@ -136,6 +129,99 @@ def popularity_baseline(split: DataSplit, n_rows: int, bootstrap: UserBootstrap)
     positions = np.array([find_position(order, window.target) for window in split.test], dtype=np.int64)
     users = tuple(window.user_id for window in split.test)
     return Evaluation(POPULARITY, "", "", "count", positions, metric_table(positions, bootstrap), users, None)
+
+
+def split_loss(positions: NDArray[np.int64], own: NDArray[np.int64]) -> dict[str, float]:
+    """Say where HR@10 is lost: in what the model writes, or in how that is tied to the catalog.
+
+    Args:
+        positions: places of the targets in a ranking.
+        own: in the model's own ranking, by likelihood: what grounding without loss would give.
+
+    Returns:
+        lost_in_generation = 1 - HR@10 of the model's own ranking, lost_in_grounding (the oracle gap) = that less HR@10
+        of this ranking; HR@10 = 1 - their sum. The gap is negative where a ranking knows more than the model.
+    """
+    best = float(hits(own, 10).mean())
+    return {"lost_in_generation": 1 - best, "lost_in_grounding": best - float(hits(positions, 10).mean())}
+
+
+class _Bench:
+    """The test windows and what is needed to rank for them."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        dataset: Dataset,
+        settings: TrainSettings,
+        grounder: Grounder,
+        progress: Progress,
+        bootstrap: UserBootstrap,
+    ) -> None:
+        self._workspace, self._dataset, self._settings = workspace, dataset, settings
+        self._grounder, self._progress, self._bootstrap = grounder, progress, bootstrap
+        self._processes = Processes()
+        trie = open_trie(workspace.index_dir, dataset.catalog, dataset.renderer)
+        self._decoder = Decoder(dataset, settings, trie, self._processes, progress)
+        # of the training histories: the index's own counts know the test period
+        self._ranker = Ranker(grounder, count_rows(dataset.split.histories, len(grounder.catalog)))
+
+    def evaluate(self, name: str, adapter: Adapter | None, modes: Sequence[Mode]) -> list[Evaluation]:
+        """Evaluate one adapter, or without one the bare base, in every mode."""
+        base = self._dataset.base.path
+        model = load_base(base, precision=self._settings.precision, device=self._processes.device)
+        model = read_lora(model, adapter.path) if adapter else model
+        served = adapter.facts.decoding if adapter else Decoding("greedy", self._dataset.renderer.max_new_tokens)
+        ranking = adapter.facts.ranking if adapter else BY_DISTANCE
+        written: dict[OfflineMode, list[Written]] = {}  # each decoding once, whatever ranks it
+        found = []
+        for decoding, wanted in modes or [(served.mode, ranking.mode)]:
+            mode: OfflineMode = decoding or ("greedy" if wanted == "l2" else "constrained_beam")
+            width = served.width if mode == served.mode else max(WIDTHS)
+            if mode not in written:
+                written[mode] = self._decode(model, self._dataset.split.test, mode, width, f"evaluate {name}: {mode}")
+            if wanted == ranking.mode and (not modes or (wanted == "fusion" and mode == served.mode)):
+                choice = ranking
+            elif wanted == "fusion":
+                choice = self._fit(model, mode, width, name)
+            else:
+                choice = RankingChoice(wanted)  # l2 as in the paper, whatever gamma is served
+            found.append((mode, choice, judge(written[mode], self._targets, self._ranker, choice)))
+        own = next((v.positions for mode, choice, v in found if choice.mode == "likelihood" and mode != "greedy"), None)
+        evaluations = []
+        for mode, choice, verdict in found:
+            label = choice.mode + (f"+popularity^{choice.popularity_gamma:g}" if choice.popularity_gamma else "")
+            path = self._workspace.reports_dir / f"positions-{name}-{mode}-{choice.mode}.parquet"
+            _write_positions(path, self._dataset.split.test, verdict.positions, verdict.titles)
+            evaluations.append(
+                Evaluation(
+                    method=name,
+                    adapter_id=adapter.adapter_id if adapter else "",
+                    decoding=mode,
+                    ranking=label,
+                    positions=verdict.positions,
+                    metrics=metric_table(verdict.positions, self._bootstrap),
+                    users=tuple(window.user_id for window in self._dataset.split.test),
+                    on_catalog=float(verdict.on_catalog.mean()),
+                    lost={} if own is None else split_loss(verdict.positions, own),
+                    is_served=adapter is not None and (mode, choice) == (served.mode, ranking),
+                )
+            )
+        return evaluations
+
+    @property
+    def _targets(self) -> list[int]:
+        return [window.target for window in self._dataset.split.test]
+
+    def _decode(self, model: Any, windows: Sequence[Window], mode: OfflineMode, width: int, step: str) -> list[Written]:
+        return self._decoder.decode(model, windows, mode, width=width, step=step)
+
+    def _fit(self, model: Any, mode: OfflineMode, width: int, name: str) -> RankingChoice:
+        """Fusion weights that no manifest holds."""
+        windows = self._dataset.split.validation
+        written = self._decode(model, windows, mode, width, f"fit the fusion of {name} on validation: {mode}")
+        targets = [window.target for window in windows]
+        return RankingChoice("fusion", fit_fusion(self._ranker, self._grounder, written, targets))
 
 
 def _write_positions(

@@ -1,7 +1,7 @@
-"""How good written titles are: ground each, look where the target came.
+"""How good written titles are: rank the catalog by them, look where the target came.
 
-Validation during training and the final evaluation both go through here, so the epoch that is kept is chosen by the
-very measure that is reported.
+Validation during training, the choice of a mode and the final evaluation all go through here, so what is chosen is
+chosen by the very measure that is reported.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.grounding import Grounder
+from index.ranking import Ranker, Written
+from index.ranking_choice import RankingChoice
 from training.metrics import CUTOFFS
 
 
@@ -21,9 +22,9 @@ class Verdict:
     """What came of a list of windows, in their order.
 
     Attributes:
-        titles: as written.
+        titles: the best one of each, as written.
         positions: int64 [n], 0-based place of the target in the ranked catalog; -1 beyond the deepest cut-off.
-        on_catalog: bool [n], whether the title exists word for word.
+        on_catalog: bool [n], whether the best title exists word for word.
     """
 
     titles: list[str]
@@ -31,17 +32,17 @@ class Verdict:
     on_catalog: NDArray[np.bool_]
 
 
-def judge(titles: Sequence[str], targets: Sequence[int], grounder: Grounder) -> Verdict:
-    """Rank the whole catalog by L2 distance to each title and find the targets (SOFT, section 4.1).
+def judge(written: Sequence[Written], targets: Sequence[int], ranker: Ranker, choice: RankingChoice) -> Verdict:
+    """Rank the whole catalog by what was written and find the targets (SOFT, section 4.1).
 
     Nothing is excluded from the ranking, the history neither: that is the paper's measure.
     """
-    rankings = grounder.rank(titles, max(CUTOFFS))
+    rankings = ranker.rank(written, max(CUTOFFS), choice)
     positions = np.array(
-        [find_position(ranking.rows, target) for ranking, target in zip(rankings, targets, strict=True)], dtype=np.int64
+        [find_position(ranked.rows, target) for ranked, target in zip(rankings, targets, strict=True)], dtype=np.int64
     )
-    exact = np.array([ranking.grounding.match == "exact" for ranking in rankings], dtype=np.bool_)
-    return Verdict(list(titles), positions, exact)
+    exact = np.array([ranked.grounding.match == "exact" for ranked in rankings], dtype=np.bool_)
+    return Verdict([one.texts[0] for one in written], positions, exact)
 
 
 def find_position(rows: NDArray[np.int64], target: int) -> int:

@@ -28,6 +28,7 @@ from training.dataset import Dataset
 from training.errors import DivergedError
 from training.fit import FitResult
 from training.language_model import completion_log_probs, load_base, read_lora
+from training.mode_choice import Trial, describe_trials
 from training.report.diagnosis import DIAGNOSIS, Diagnosis
 from training.report.finished_run import HISTORY, METRICS, columns_of
 from training.settings import TrainSettings
@@ -42,6 +43,8 @@ def publish_adapter(
     result: FitResult,
     *,
     method: str,
+    mode: Trial,
+    trials: Sequence[Trial],
     index_encoder: str,
     parents: Sequence[str] = (),
     diagnosis: Diagnosis | None = None,
@@ -50,6 +53,7 @@ def publish_adapter(
     """Write `adapters/<name>/` whole or not at all, and read it back.
 
     Args:
+        mode: how it will be served: the winner of `trials`, whose figures go into the manifest.
         diagnosis: what the run tells of itself; its figures go into the manifest beside those of the best epoch.
         log: the run's metrics.jsonl, copied into the folder.
 
@@ -67,13 +71,14 @@ def publish_adapter(
         training_data=dataset.split.training_data,
         split=workspace.settings.split,
         template=dataset.renderer.template,
-        decoding=Decoding("greedy", dataset.renderer.max_new_tokens),
+        decoding=Decoding(mode.decoding, dataset.renderer.max_new_tokens, mode.width),
         lora_rank=settings.lora_rank,
         code_version=version("softrec"),
         parents=tuple(parents),
         settings=settings.to_json(),
         index_encoder=index_encoder,
-        metrics={**result.best, **(diagnosis.metrics() if diagnosis else {})},
+        metrics={**result.best, **(diagnosis.metrics() if diagnosis else {}), **describe_trials(trials, mode)},
+        ranking=mode.ranking,
     )
     with write_artifact(workspace.adapter_dir(name), kind=ADAPTER_KIND) as draft:
         model.peft_config["default"].base_model_name_or_path = dataset.base.name  # no machine's path
@@ -152,7 +157,8 @@ A LoRA adapter that writes the title of the next {facts.template.noun}, trained 
 - base model: {facts.base_name} (`{facts.base_digest[:12]}`); LoRA rank {facts.lora_rank}
 - catalog: `{facts.catalog_digest[:12]}`; split: {facts.split}
 - made with adapters: {parents}
-- decoding: {facts.decoding.mode}, at most {facts.decoding.max_new_tokens} tokens
+- decoding: {facts.decoding.mode}, width {facts.decoding.width}, at most {facts.decoding.max_new_tokens} tokens
+- ranking: {facts.ranking.mode} (what won on validation)
 
 Epoch {result.best_epoch} is the published one (best validation HR@10).
 

@@ -86,6 +86,12 @@ class TrainingRun:
                 progress=self.progress,
             )
 
+        chosen, trials = self.validation.choose_mode(self.model, self.workspace.index_dir, self.progress)
+        self.progress.note(
+            f"mode: {chosen.name}, validation HR@10 {chosen.hr10:.4f}; tried: "
+            + ", ".join(f"{trial.name} {trial.hr10:.4f}" for trial in trials)
+        )
+
         def publish() -> Adapter:
             diagnosis = self._diagnose(name, method, result, folder, parent, distilled)
             adapter = publish_adapter(
@@ -96,6 +102,8 @@ class TrainingRun:
                 self.settings,
                 result,
                 method=method,
+                mode=chosen,
+                trials=trials,
                 index_encoder=self.index_encoder,
                 parents=[parent.adapter_id] if parent else [],
                 diagnosis=diagnosis,

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from index.grounding import Grounder
+from index.ranking import Ranker, Written
+from index.ranking_choice import BY_DISTANCE
+from index.trie_store import open_trie
 from training.batches import collate
 from training.dataset import Dataset
+from training.decoding import Decoder
 from training.generation.title_writer import TitleWriter
 from training.judge import judge
 from training.language_model import CompletionScorer
 from training.metrics import hits
+from training.mode_choice import Trial, choose_mode
 from training.parallel.processes import Processes
+from training.progress import Progress
 from training.settings import TrainSettings
+from training.windows import count_rows
 
 
 class Validation:
@@ -35,20 +43,41 @@ class Validation:
     ) -> None:
         self._windows = dataset.split.validation
         self._samples = dataset.samples(self._windows, dataset.titles(self._windows))
-        self._settings, self._processes, self._writer, self._grounder = settings, processes, writer, grounder
+        self._dataset, self._settings, self._processes, self._writer = dataset, settings, processes, writer
+        self._grounder = grounder
+        self._popularity = count_rows(dataset.split.histories, len(grounder.catalog))
+        self._ranker = Ranker(grounder, self._popularity)
 
     def measure(self, model: Any) -> dict[str, float]:
         """Return validation_hr10, and validation_loss in nats per token of the true titles."""
         written = self._writer.write(model, self._windows, decoding="greedy", step="validate")
-        titles = [title for title, _ in written]
+        titles = [Written((title,), (generation.log_prob,)) for title, generation in written]
         return {
             "validation_hr10": self._processes.on_main(lambda: self._hr10(titles)),
             "validation_loss": self._loss(model),
         }
 
-    def _hr10(self, titles: Sequence[str]) -> float:
-        verdict = judge(titles, [window.target for window in self._windows], self._grounder)
-        return float(hits(verdict.positions, 10).mean())
+    def choose_mode(self, model: Any, index_dir: Path, progress: Progress) -> tuple[Trial, list[Trial]]:
+        """Choose how the model is served (see `training.mode_choice`); every process gets the same answer.
+
+        Args:
+            index_dir: the workspace's, where the title trie is kept.
+        """
+        with self._processes.accelerator.main_process_first():  # the others find what it made
+            trie = open_trie(index_dir, self._dataset.catalog, self._dataset.renderer)
+        decoder = Decoder(self._dataset, self._settings, trie, self._processes, progress)
+        return choose_mode(
+            lambda mode, width: decoder.decode(
+                model, self._windows, mode, width=width, step=f"validate {mode} {width}"
+            ),
+            self._windows,
+            self._grounder,
+            self._popularity,
+        )
+
+    def _hr10(self, written: Sequence[Written]) -> float:
+        targets = [window.target for window in self._windows]
+        return float(hits(judge(written, targets, self._ranker, BY_DISTANCE).positions, 10).mean())
 
     def _loss(self, model: Any) -> float:
         scorer, size = CompletionScorer(model).eval(), self._settings.micro_batch_size

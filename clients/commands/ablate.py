@@ -14,7 +14,7 @@ from clients.tables import say, show_table, write_json
 from index.artifact import MANIFEST
 from index.workspace import Workspace
 from training.comparison import Comparison, compare_evaluations
-from training.evaluation import Evaluation, evaluate_adapters
+from training.evaluation import PAPERS, Evaluation, evaluate_adapters
 from training.parallel.processes import Processes
 from training.progress import Progress, Silence
 from training.settings import TrainSettings
@@ -60,7 +60,7 @@ def ablate_soft(
     variants = [FULL, *_choose_variants(names, settings, updates_per_epoch(workspace, settings), progress)]
     outcomes = train_variants(workspace, variants, settings, grounder, progress)
     methods = ["sft", *(variant.name for variant in variants)]
-    evaluations = evaluate_adapters(workspace, methods, settings, grounder, progress)
+    evaluations = evaluate_adapters(workspace, methods, settings, grounder, progress, modes=PAPERS)
     if processes.is_main:
         content = _show(outcomes, evaluations)
         write_json(workspace.reports_dir / "ablation.json", content)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from clients.commands.index import open_index
 from clients.commands.train import Method, settings_of
 from clients.errors import RefusedError
 from clients.progress import open_progress
-from clients.tables import show_table, write_json
+from clients.tables import say, show_table, write_json
 from index.artifact import MANIFEST
 from index.errors import MissingArtifactError
+from index.ranking_choice import RANKINGS
 from index.workspace import Workspace
-from training.adapter import DecodingMode, read_adapters
-from training.evaluation import POPULARITY, Evaluation, evaluate_adapters
+from training.adapter import read_adapters
+from training.decoding import OFFLINE_MODES, OfflineMode
+from training.evaluation import POPULARITY, Evaluation, Mode, evaluate_adapters
+
+T = TypeVar("T", bound=str)
 
 SHOWN = ("HR@1", "HR@5", "HR@10", "HR@20", "HR@50", "NDCG@5", "NDCG@10", "NDCG@50")
 
@@ -25,7 +29,8 @@ def evaluate_shop(
     root: Path,
     names: Sequence[str] = (),
     *,
-    decoding: DecodingMode | None = None,
+    decoding: str = "",
+    ranking: str = "",
     assignments: Sequence[str] = (),
     json_path: Path | None = None,
 ) -> list[Evaluation]:
@@ -34,14 +39,15 @@ def evaluate_shop(
     Args:
         root: the workspace.
         names: adapters ("base" is the bare base model); none named: all there are. Popularity is always there.
-        decoding: how titles are written; None: as each adapter's manifest says.
+        decoding, ranking: comma-separated modes, see `parse_modes`.
         assignments: `key=value` changes to the settings of the first adapter.
         json_path: where the table goes as JSON too.
 
     Raises:
         MissingArtifactError: a named adapter, or any at all, is not trained yet.
-        RefusedError: a name leads nowhere.
+        RefusedError: a name or a mode leads nowhere.
     """
+    modes = parse_modes(decoding, ranking)
     workspace = Workspace.open(root)
     chosen = adapters_named(workspace, names) if names else list(read_adapters(workspace.adapters_dir))
     if not chosen and not names:
@@ -49,12 +55,43 @@ def evaluate_shop(
     progress = open_progress()
     grounder = open_index(workspace, progress).grounder
     settings = settings_of(workspace, chosen, assignments)
-    evaluations = evaluate_adapters(workspace, chosen, settings, grounder, progress, decoding=decoding)
+    evaluations = evaluate_adapters(workspace, chosen, settings, grounder, progress, modes=modes)
     content = [evaluation.to_json() for evaluation in evaluations]
     show_evaluations(content)
     write_json(workspace.reports_dir / "evaluation.json", content)
     write_json(json_path, content)
     return evaluations
+
+
+def parse_modes(decoding: str, ranking: str) -> list[Mode]:
+    """Pair decodings with rankings.
+
+    Args:
+        decoding: comma-separated; empty: greedy for l2, the constrained beam for the other rankings.
+        ranking: comma-separated; empty: all.
+
+    Returns:
+        Every decoding with every ranking.
+
+    Raises:
+        RefusedError: one of them does not exist.
+
+    Example:
+        >>> parse_modes("", "l2,likelihood"), parse_modes("beam", "l2")
+        ([(None, 'l2'), (None, 'likelihood')], [('beam', 'l2')])
+    """
+    decodings: list[OfflineMode | None] = [*_choices(decoding, OFFLINE_MODES, "decoding")] or [None]
+    rankings = _choices(ranking, RANKINGS, "ranking") or list(RANKINGS)
+    return [(mode, rank) for mode in decodings for rank in rankings]
+
+
+def _choices(text: str, known: Sequence[T], what: str) -> list[T]:
+    chosen = []
+    for name in filter(None, (part.strip() for part in text.split(","))):
+        if name not in known:
+            raise RefusedError(f"no {what} {name!r}", remedy=f"choose of {', '.join(map(str, known))}")
+        chosen.append(known[[str(one) for one in known].index(name)])
+    return chosen
 
 
 def adapters_named(workspace: Workspace, names: Sequence[str]) -> list[str]:
@@ -83,8 +120,15 @@ def show_evaluations(evaluations: Sequence[Mapping[str, Any]]) -> None:
             {
                 **{name: evaluation[name] for name in ("method", "decoding", "ranking", *SHOWN)},
                 "HR@10 95 %": f"{evaluation['HR@10_low']:.3f} to {evaluation['HR@10_high']:.3f}",
+                "served": "yes" if evaluation["served"] else "",
             }
             for evaluation in evaluations
         ],
         title=f"Full catalog, {evaluations[0]['windows']} test windows of {evaluations[0]['users']} users",
     )
+    for row in evaluations:
+        if row["ranking"].startswith("l2") and "lost_in_grounding" in row:
+            say(
+                f"{row['method']} {row['decoding']} l2: 1 - HR@10 = {row['lost_in_generation']:.4f} lost in generation "
+                f"(the model's own ranking misses it too) + {row['lost_in_grounding']:.4f} in grounding one title"
+            )

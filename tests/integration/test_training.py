@@ -96,10 +96,14 @@ def test_distilled_titles_are_kept_until_they_no_longer_fit(shop, trained_adapte
 
 
 def test_evaluation_covers_the_same_windows_for_all_and_popularity_comes_first(shop):
-    evaluations = evaluate_adapters(shop, ["sft", "base"], SETTINGS, grounder_of(shop), Silence(), decoding="beam")
+    evaluations = evaluate_adapters(
+        shop, ["sft", "base"], SETTINGS, grounder_of(shop), Silence(), modes=[("beam", "l2")]
+    )
     assert [evaluation.method for evaluation in evaluations] == ["popularity", "sft", "base"]
     assert len({evaluation.users for evaluation in evaluations}) == 1
-    written = [pq.read_table(shop.reports_dir / f"positions-{name}.parquet")["generation"] for name in ("sft", "base")]
+    written = [
+        pq.read_table(shop.reports_dir / f"positions-{name}-beam-l2.parquet")["generation"] for name in ("sft", "base")
+    ]
     assert written[0] != written[1]
     row = evaluations[1].to_json()
     assert (row["method"], row["decoding"], row["ranking"]) == ("sft", "beam", "l2")

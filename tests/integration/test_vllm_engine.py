@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from index.open_titles import TitleOrder
 from index.trie import TitleTrie
 from index.trie_store import write_trie
 from serving.adapters import FLOAT32_TOLERANCE, prove_adapter
@@ -235,9 +236,9 @@ def tries(titles: list[tuple[int, ...]], tmp_path_factory: pytest.TempPathFactor
     for name, rows in (("base", range(25)), ("added", range(25, 30))):
         trie = TitleTrie.build([titles[row] for row in rows], rows)
         write_trie(folder / name, trie)
-        made.append((trie, folder / name))
+        made.append((TitleOrder(trie), folder / name))
     (folder / "files").mkdir()
-    return TitleTries(made, folder / "files")
+    return TitleTries(made, 25, folder / "files")
 
 
 async def search(

@@ -133,3 +133,10 @@ def test_a_search_of_no_beams_or_no_titles_is_refused() -> None:
     for width, k in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="at least 1"):
             TitleSearch(open_titles, width=width, k=k)
+
+
+def test_what_the_titles_do_not_allow_is_refused() -> None:
+    search = TitleSearch(OpenTitles.of(TitleTrie.build([(1, END)], [0])), width=1, k=1)
+    for told in ([], [(2, -1.0)]):
+        with pytest.raises(KeyError, match=r"may (not )?follow"):
+            search.hear((), told)

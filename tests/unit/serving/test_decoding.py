@@ -12,6 +12,7 @@ from serving.schema import Degraded, Filters, Match, RecommendedItem, RecommendR
 from tests.tiny_shop import ITEMS
 from tests.unit.serving.conftest import Rig, find_decision
 from training.adapter import Decoding
+from training.decoding import LISTED
 
 LIKELIHOOD = RankingChoice("likelihood")
 FUSION = RankingChoice("fusion", FusionWeights(log_prob=1.0, distance=0.1, popularity=0.5, unwritten=1.0))
@@ -151,4 +152,4 @@ def test_settings_override_the_manifest_and_a_fusion_needs_weights() -> None:
     assert choose_ranking("a@1", FUSION, "l2") == RankingChoice("l2")
     with pytest.raises(SettingsError, match=r"a@1 ranks by likelihood and has no weights.* SOFTREC_RANKING"):
         choose_ranking("a@1", LIKELIHOOD, "fusion")
-    assert [titles_ranked(choice, 20) for choice in (RankingChoice("l2"), LIKELIHOOD, FUSION)] == [1, None, 20]
+    assert [titles_ranked(choice) for choice in (RankingChoice("l2"), LIKELIHOOD, FUSION)] == [1, None, LISTED]

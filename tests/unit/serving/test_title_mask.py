@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from index.open_titles import TitleOrder
 from index.trie import TitleTrie
 from index.trie_store import write_trie
 from serving.title_mask import TitleMask
@@ -23,9 +24,9 @@ def tries(tmp_path: Path) -> TitleTries:
     for name, rows in (("base", range(3)), ("added", range(3, 4))):
         trie = TitleTrie.build([TITLES[row] for row in rows], rows)
         write_trie(tmp_path / name, trie)
-        made.append((trie, tmp_path / name))
+        made.append((TitleOrder(trie), tmp_path / name))
     (tmp_path / "files").mkdir()
-    return TitleTries(made, tmp_path / "files")
+    return TitleTries(made, 3, tmp_path / "files")
 
 
 def asked(tries: TitleTries, path: tuple[int, ...] = (), **closed: object) -> dict[str, object]:
@@ -100,15 +101,3 @@ def test_a_file_that_is_gone_leaves_the_request_unbound_and_the_engine_alive(tri
     lost["titles"]["segments"][0][0] += "-gone"  # type: ignore[index]
     mask.add(0, lost, [])
     assert finite(mask.apply(torch.zeros(1, VOCABULARY))[0]) == list(range(VOCABULARY))
-
-
-def test_files_of_a_filter_live_as_long_as_somebody_holds_them(tries: TitleTries, tmp_path: Path) -> None:
-    some = np.array([True, False, True, True])
-    held = tries.open_titles(some)
-    assert held.at(held.open.start) == tries.open_titles(some.copy()).at(held.open.start)
-    assert len(list((tmp_path / "files").glob("*.npy"))) == 2  # one per trie, shared by both
-    assert tries.open_titles(np.ones(4, dtype=bool)).at((0, 0))["segments"][0][1] is None
-    for number in range(40):
-        tries.open_titles(np.array([number >> at & 1 for at in range(6)], dtype=bool)[:4] ^ some)
-    assert Path(held.at((0, 0))["segments"][0][1]).is_file()
-    del held, tries

@@ -1,0 +1,116 @@
+"""From histories to the titles that a model writes: every decoding mode behind one interface, for offline use.
+
+    greedy              one title, the most probable token at each step
+    beam                one title, the best of a free beam search: the paper's
+    sample_n            n titles drawn at temperature 1, most probable first
+    constrained_beam    the most probable titles of the catalog, as far as a beam finds them
+    exact               the most probable titles of the catalog, every one scored: the oracle, for small catalogs
+
+What is served is decoded in `serving.decoding`; the scores of both are the model's own summed log-probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from index.ranking import Written
+from index.trie import TitleTrie
+from training.adapter import DecodingMode
+from training.dataset import Dataset
+from training.generation.beam import Generation
+from training.generation.sampling import sample
+from training.generation.title_beam import TitleList, write_titles
+from training.generation.title_scorer import TitleScorer
+from training.generation.title_writer import TitleWriter
+from training.metrics import CUTOFFS
+from training.parallel.processes import Processes
+from training.progress import Progress
+from training.settings import TrainSettings
+from training.windows import Window
+
+OfflineMode = DecodingMode | Literal["exact"]
+OFFLINE_MODES: tuple[OfflineMode, ...] = (*get_args(DecodingMode), "exact")
+
+LISTED = max(CUTOFFS)  # titles of the catalog that are kept per prompt
+
+
+class Decoder:
+    """Lets a model write titles for windows, divided among the processes of the run.
+
+    Args:
+        trie: of the dataset's catalog.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        settings: TrainSettings,
+        trie: TitleTrie,
+        processes: Processes,
+        progress: Progress,
+    ) -> None:
+        self._dataset, self._settings, self._trie = dataset, settings, trie
+        self._processes, self._progress = processes, progress
+        self._writer = TitleWriter(dataset, settings, processes, progress)
+
+    def decode(
+        self, model: Any, windows: Sequence[Window], mode: OfflineMode, *, width: int, step: str
+    ) -> list[Written]:
+        """Write titles for every window.
+
+        Args:
+            model: a causal language model, with or without LoRA; left in eval mode.
+            width: beams of "constrained_beam", samples of "sample_n"; the other modes have their own.
+            step: what progress calls it.
+
+        Returns:
+            What was written for each window, in order, on every process.
+        """
+        if mode in ("greedy", "beam"):
+            written = self._writer.write(model, windows, decoding=mode, step=step)
+            return [Written((text,), (generation.log_prob,)) for text, generation in written]
+        model.eval()
+        mine = self._processes.share(windows)
+        prompts = self._dataset.prompts(mine)
+        with self._progress.step(step, len(mine)) as advance:
+            if mode == "sample_n":
+                renderer = self._dataset.renderer
+                drawn = sample(
+                    model,
+                    prompts,
+                    n=width,
+                    max_new_tokens=renderer.max_new_tokens,
+                    end_id=renderer.end_id,
+                    seed=self._settings.seed,
+                    batch_size=self._settings.decode_batch_size,
+                    advance=advance,
+                )
+                return self._processes.gather([self._distinct(generations) for generations in drawn])
+            if mode == "exact":
+                scores = TitleScorer(model, self._trie).score(prompts, advance=advance)
+                lists = [best_titles(self._trie, row, LISTED) for row in scores]
+            else:
+                lists = write_titles(model, prompts, self._trie, width=width, k=LISTED, advance=advance)
+        return self._processes.gather([self._of_catalog(titles) for titles in lists])
+
+    def _distinct(self, generations: Sequence[Generation]) -> Written:
+        best: dict[str, float] = {}
+        for generation in generations:
+            text = self._dataset.renderer.parse(generation.ids)
+            best[text] = max(generation.log_prob, best.get(text, -np.inf))
+        texts = sorted(best, key=lambda text: -best[text])
+        return Written(tuple(texts), tuple(best[text] for text in texts))
+
+    def _of_catalog(self, titles: TitleList) -> Written:
+        rows = titles.rows.tolist()
+        texts = tuple(self._dataset.catalog.titles[row] for row in rows)
+        return Written(texts, tuple(titles.log_probs.tolist()), tuple(rows))
+
+
+def best_titles(trie: TitleTrie, scores: Any, k: int) -> TitleList:
+    """Return the k best of all titles: scores float32 [len(trie.rows)], as `TitleScorer.score` gives them."""
+    order = np.lexsort((trie.rows, -scores))[:k]
+    return TitleList(trie.rows[order].astype(np.int64), scores[order], is_proven=True)
