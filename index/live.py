@@ -22,7 +22,7 @@ from typing import Literal
 
 import numpy as np
 
-from index.catalog import Item, read_catalog
+from index.catalog import Catalog, Item, read_catalog
 from index.changes import Change, change_catalog
 from index.encoder import OneAtATime, TitleEncoder
 from index.errors import MismatchError, SoftrecError
@@ -130,6 +130,11 @@ class LiveIndex:
     def index_dir(self) -> Path:
         """Where the versions lie, and the tries beside them."""
         return self._workspace.index_dir
+
+    @property
+    def origin(self) -> Catalog:
+        """The catalog as it was imported."""
+        return self._origin
 
     @property
     def problem(self) -> SoftrecError | None:

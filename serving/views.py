@@ -74,7 +74,11 @@ class Views:
 
     def __init__(self, live: LiveIndex, spellings: Mapping[str, TitleSpelling] | None = None) -> None:
         self._live = live
-        self._spellings = spellings or {}
+        # The large trie is that of the catalog as imported, for ever: what was added since has a small one of its own
+        self._tries = {
+            digest: (TitleTries.open(live.index_dir, live.origin, spelling), spelling)
+            for digest, spelling in (spellings or {}).items()
+        }
         self.served = ServedView.of(live.view, self._open_tries)  # as of the last look
         self._renewal: asyncio.Task[None] | None = None
         self._patient_until = 0.0  # by time.monotonic()
@@ -116,7 +120,4 @@ class Views:
             self.served = ServedView.of(view, self._open_tries, self.served)
 
     def _open_tries(self, catalog: Catalog) -> dict[str, TitleTries]:
-        return {
-            digest: TitleTries.open(self._live.index_dir, catalog, spelling, base=catalog.base)
-            for digest, spelling in self._spellings.items()
-        }
+        return {digest: tries.grown(catalog, spelling) for digest, (tries, spelling) in self._tries.items()}
