@@ -34,7 +34,14 @@ ANSWER = {
             "score": -0.0,
             "score_type": "negative_l2_distance",
             "source": "generated",
-            "grounding": {"generation": "The Salt Road, Book 2", "match": "exact", "distance": 0.0, "margin": 0.4},
+            "grounding": {
+                "generation": "The Salt Road, Book 2",
+                "match": "exact",
+                "distance": 0.0,
+                "margin": 0.4,
+                "log_prob": -1.5,
+                "ambiguity": 1,
+            },
         }
     ],
     "adapter": "soft@0123456789ab",
