@@ -105,6 +105,8 @@ def test_recommend_answers_in_one_shape_whoever_asks(http: httpx.Client) -> None
         "match": "exact",
         "distance": 0.0,
         "margin": inline["items"][0]["grounding"]["margin"],
+        "log_prob": -6.0,  # four letters, the quote and the end, a nat each
+        "ambiguity": 1,
     }
     assert inline["adapter"].startswith("soft@")
 

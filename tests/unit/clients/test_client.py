@@ -41,7 +41,7 @@ ANSWER = {
                 "match": "exact",
                 "distance": 0.0,
                 "margin": 0.4,
-                "log_prob": -0.5,
+                "log_prob": -1.5,
                 "ambiguity": 1,
             },
         }
