@@ -15,14 +15,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from index.artifact import text_digest, write_file
 from index.errors import CorruptArtifactError, MissingArtifactError
-from index.layers import LayeredDict, LayeredList
+from index.layers import LayeredDict, LayeredList, ListDraft
 from index.workspace import init_command
 
 _FIELDS: list[pa.Field[Any]] = [
@@ -32,8 +32,6 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("available", pa.bool_()),
 ]
 _SCHEMA = pa.schema(_FIELDS)
-
-V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +213,10 @@ class _Draft:
 
     def __init__(self, catalog: Catalog) -> None:
         self._base = base = catalog.base
-        self._titles = _Overlay(base.titles, catalog.titles)
-        self._slots = _Overlay(base.slots, catalog.slots)
-        self._items_by_row = _Overlay(base._items_by_row, catalog._items_by_row)
-        self._row_by_slot = _Overlay(base._row_by_slot, catalog._row_by_slot)
+        self._titles = ListDraft(base.titles, catalog.titles)
+        self._slots = ListDraft(base.slots, catalog.slots)
+        self._items_by_row = ListDraft(base._items_by_row, catalog._items_by_row)
+        self._row_by_slot = ListDraft(base._row_by_slot, catalog._row_by_slot)
         self._slot_by_item = _copy_over(base._slot_by_item, catalog._slot_by_item)
         self._row_by_title = _copy_over(base._row_by_title, catalog._row_by_title)
         self._empty = set(catalog.empty_rows)
@@ -272,28 +270,6 @@ class _Draft:
         self._items_by_row[row] = (*there[:place], item, *there[place:])
         self._empty.discard(row)
         return row
-
-
-class _Overlay(Generic[V]):
-    """A `LayeredList` in the making."""
-
-    def __init__(self, base: Sequence[V], now: Sequence[V]) -> None:
-        self._under = tuple(base)  # the same tuple, not a copy: a base is never layered
-        self._over = dict(now.over) if isinstance(now, LayeredList) else {}
-        self._length = len(now)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, place: int) -> V:
-        return self._over[place] if place in self._over else self._under[place]
-
-    def __setitem__(self, place: int, value: V) -> None:
-        self._over[place] = value
-        self._length = max(self._length, place + 1)
-
-    def layered(self) -> LayeredList[V]:
-        return LayeredList(self._under, self._over)
 
 
 def _copy_over(base: Mapping[str, int], now: Mapping[str, int]) -> LayeredDict[str, int]:

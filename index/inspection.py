@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from index.catalog import Catalog
 from index.choice import sample_queries
 from index.flat import FlatIndex
-from index.live import MERGE_AT, NEAR
+from index.live import MERGE_AT
+from index.outcome import NEAR
 from index.store import LoadedIndex
 
 Verdict = Literal["ok", "notice", "wrong"]

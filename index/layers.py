@@ -5,7 +5,7 @@ not as much as the table. Nothing is ever taken out; a reader of an older layer 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar, overload
+from typing import Generic, TypeVar, overload
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -65,3 +65,26 @@ class LayeredList(Sequence[V]):
 
     def _at(self, place: int) -> V:
         return self.over[place] if place in self.over else self.under[place]
+
+
+class ListDraft(Generic[V]):
+    """A `LayeredList` in the making: that of `now`, over the same `base`, and what is set in addition."""
+
+    def __init__(self, base: Sequence[V], now: Sequence[V]) -> None:
+        self._under = tuple(base)  # the same tuple, not a copy: a base is never layered
+        self._over = dict(now.over) if isinstance(now, LayeredList) else {}
+        self._length = len(now)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, place: int) -> V:
+        return self._over[place] if place in self._over else self._under[place]
+
+    def __setitem__(self, place: int, value: V) -> None:
+        self._over[place] = value
+        self._length = max(self._length, place + 1)
+
+    def layered(self) -> LayeredList[V]:
+        """Return what was made; the draft must not be changed afterwards."""
+        return LayeredList(self._under, self._over)

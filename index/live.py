@@ -16,53 +16,30 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from index.catalog import Catalog, Item, read_catalog
+from index.catalog import Catalog, read_catalog
 from index.changes import Change, change_catalog
 from index.encoder import OneAtATime, TitleEncoder
 from index.errors import MismatchError, SoftrecError
 from index.file_lock import file_lock
 from index.grounding import Grounder
 from index.journal import Journal, Position
+from index.outcome import Outcome, describe_outcome
 from index.segments import Segments
 from index.store import ACTIVE, LoadedIndex, activate, encode_titles, load_active, pad, read_active, write_version
 from index.workspace import Workspace
 
 MERGE_AT = 1000  # changes over a version; a search of so many added titles takes well under a millisecond
-NEAR = 0.1  # of a vector's length: titles closer than that are told apart by hardly any query
 
 _log = logging.getLogger(__name__)
 
 _PATIENCE_S = 10.0  # of a change that waits for others
 
-State = Literal["added", "changed", "unchanged", "removed"]
-
 _Signature = tuple[int, int, int] | None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one change.
-
-    Attributes:
-        item: the item afterwards; of a removed one, as it was.
-        row: its row; of a removed one, the row that it was in.
-        state: "unchanged" when the catalog said so already; then nothing was written.
-        shares_title_with: other items of the row: the model cannot tell them apart.
-        near: (title, L2 distance) of the nearest other title, when it is nearer than `NEAR`; None otherwise, and for a
-            title that is not new.
-    """
-
-    item: Item
-    row: int
-    state: State
-    shares_title_with: tuple[str, ...] = ()
-    near: tuple[str, float] | None = None
 
 
 def advance(view: LoadedIndex, changes: Sequence[Change], position: Position) -> LoadedIndex:
@@ -188,7 +165,7 @@ class LiveIndex:
                 self._seen["journal"] = _sign(self._workspace.changes_path)
                 self.view = after = replace(after, changes=position)
         self._merge_if_due()
-        return _describe(change.item_id, before, after)
+        return describe_outcome(change.item_id, before, after)
 
     def merge(self) -> str | None:
         """Write a version that covers every change of the view and make it the active one.
@@ -346,29 +323,6 @@ class LiveIndex:
             "journal": self._workspace.changes_path,
             "active": self._workspace.index_dir / ACTIVE,
         }
-
-
-def _describe(item_id: str, before: LoadedIndex, after: LoadedIndex) -> Outcome:
-    was, now = before.catalog.find_item(item_id), after.catalog.find_item(item_id)
-    row = after.catalog.recall_item_row(item_id)
-    item = now or was
-    assert item is not None  # a change of neither is refused
-    assert row is not None
-    if now is None:
-        return Outcome(item, row, "removed")
-    others = tuple(other.item_id for other in after.catalog.items_of(row) if other.item_id != item_id)
-    new_title = before is not after and (row >= len(before.catalog) or not before.catalog.items_of(row))
-    state: State = "unchanged" if now == was else "added" if was is None else "changed"
-    return Outcome(item, row, state, others, _find_near(after, row) if new_title else None)
-
-
-def _find_near(view: LoadedIndex, row: int) -> tuple[str, float] | None:
-    vector = view.grounder.index.vectors(np.array([row]))
-    distances, rows = view.grounder.index.search(vector, 2)
-    for distance, other in zip(distances[0].tolist(), rows[0].tolist(), strict=True):
-        if other != row:
-            return (view.catalog.titles[other], distance) if distance <= NEAR * np.linalg.norm(vector) else None
-    return None
 
 
 def _sign(path: Path) -> _Signature:

@@ -8,7 +8,8 @@ from typing import Any
 from index.changes import parse_change
 from index.errors import SoftrecError
 from index.errors import UnknownItemError as NoSuchItemError
-from index.live import LiveIndex, Outcome
+from index.live import LiveIndex
+from index.outcome import Outcome
 from serving.errors import (
     CatalogConflictError,
     CatalogUnwritableError,

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -133,6 +135,43 @@ def test_two_writers_wait_for_each_other(tmp_path: Path) -> None:
     assert end.changes == 20
     numbers = [json.loads(line).get("number") for line in (tmp_path / "j.jsonl").read_text().splitlines()]
     assert numbers == [None, *range(1, 21)]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from index.changes import Change
+from index.journal import Journal
+journal = Journal(Path(sys.argv[1]), "0" * 64)
+for number in range(int(sys.argv[3])):
+    with journal.locked():
+        journal.append([Change("remove", f"{sys.argv[2]}{number}"), Change("remove", "end")], journal.read()[1])
+    print(number, flush=True)
+"""
+
+
+def test_a_process_that_is_killed_leaves_the_others_a_sound_journal(tmp_path: Path) -> None:
+    """Two processes append batches of two at the same time; one dies by SIGKILL while it does."""
+    journal = Journal(tmp_path / "j.jsonl", DIGEST)
+    command = [sys.executable, "-c", WRITER, str(journal.path)]
+    with (
+        subprocess.Popen([*command, "x", "100000"], stdout=subprocess.PIPE, text=True) as doomed,
+        subprocess.Popen([*command, "y", "10"], stdout=subprocess.PIPE, text=True) as other,
+    ):
+        assert doomed.stdout is not None
+        for _ in range(5):
+            doomed.stdout.readline()
+        doomed.kill()
+        other.communicate()
+    assert other.returncode == 0
+    changes, end = journal.read()
+    names = [change.item_id for change in changes]
+    assert names[1::2] == ["end"] * (len(changes) // 2)
+    assert [name for name in names if name[0] == "y"] == [f"y{number}" for number in range(10)]
+    dead = [name for name in names if name[0] == "x"]
+    assert dead == [f"x{number}" for number in range(len(dead))]
+    assert len(dead) >= 5  # what it said was written is written
+    assert end.changes == len(changes)
 
 
 def test_set_aside_takes_a_name_that_is_free(journal: Journal) -> None:
