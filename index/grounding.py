@@ -7,6 +7,7 @@ takes its stored vector: the same ranking, without the encoder.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from index.catalog import Catalog
 from index.encoder import TitleEncoder
 from index.search import TitleSearch
+
+_REMEMBERED = 4096  # texts whose vectors are kept: 6 MB at 384 dimensions
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Grounder:
         self.catalog = catalog
         self.index = index
         self.encoder = encoder
+        self._encoded: OrderedDict[str, NDArray[np.float32]] = OrderedDict()  # the texts met last
 
     def rank(
         self, generations: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None, threads: int = 1
@@ -125,11 +129,23 @@ class Grounder:
     def _vectors_of(self, generations: Sequence[str], matches: Sequence[int | None]) -> NDArray[np.float32]:
         """Stored vectors for exact matches, encoded ones for the rest, each distinct text once. [n, dimension]."""
         vectors = np.empty((len(generations), self.index.dimension), dtype=np.float32)
-        unknown = list(dict.fromkeys(text for text, row in zip(generations, matches, strict=True) if row is None))
-        encoded = dict(zip(unknown, self.encoder.encode(unknown), strict=True)) if unknown else {}
+        texts = [text for text, row in zip(generations, matches, strict=True) if row is None]
+        encoded = self._encode(list(dict.fromkeys(texts)))
         for number, (text, row) in enumerate(zip(generations, matches, strict=True)):
             vectors[number] = encoded[text] if row is None else self.index.vectors(np.array([row]))[0]
         return vectors
+
+    def _encode(self, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Embed distinct texts; those met lately are remembered, since a model writes the same ones again and again."""
+        known = {text: self._encoded[text] for text in texts if text in self._encoded}
+        fresh = [text for text in texts if text not in known]
+        known |= zip(fresh, self.encoder.encode(fresh), strict=True) if fresh else ()
+        for text in texts:
+            self._encoded[text] = known[text]
+            self._encoded.move_to_end(text)
+        while len(self._encoded) > _REMEMBERED:
+            self._encoded.popitem(last=False)
+        return known
 
 
 def _reach(k: int, allowed: NDArray[np.bool_] | None) -> int:

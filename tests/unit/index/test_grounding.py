@@ -75,6 +75,19 @@ def test_unknown_texts_are_encoded_once_and_together() -> None:
     assert [int(ranking.rows[0]) for ranking in rankings] == [0, 0, 1, 0, 0]
 
 
+def test_a_text_met_lately_is_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.grounding._REMEMBERED", 2)
+    encoder = LetterEncoder()
+    grounder = make_grounder(["a", "b"], encoder)
+    first = grounder.rank(["aa", "bb"], 1)
+    again = grounder.rank(["bb", "aa"], 1)
+    assert encoder.encoded == [["aa", "bb"]]
+    assert (again[1].vector == first[0].vector).all()
+    grounder.rank(["ab"], 1)  # bb, met the longest ago, makes room
+    grounder.rank(["aa", "bb"], 1)
+    assert encoder.encoded == [["aa", "bb"], ["ab"], ["bb"]]
+
+
 def test_a_catalog_of_one_title_has_no_margin() -> None:
     assert make_grounder(["a"]).rank(["b"], 5)[0].grounding.margin is None
 
