@@ -226,7 +226,7 @@ def _check_faiss(
     for query, found, near in zip(queries, rows, distances, strict=True):
         np.testing.assert_allclose(flat.measure(query, found)[0], near, rtol=tolerance)
     same = float(np.mean(np.array(rows) == ours))
-    print(f"{len(flat):,} rows: equal to brute force; {same:.2%} of FAISS's places hold our row, the others a near tie")
+    print(f"{len(flat):,} rows: equal to brute force; FAISS's rows are ours in {same:.2%} of places, else a near tie")
 
 
 def _brute_force(flat: FlatIndex, query: Vectors) -> tuple[Vectors, NDArray[np.int64]]:
