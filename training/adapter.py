@@ -76,6 +76,8 @@ class AdapterFacts:
         index_encoder: fingerprint of the encoder of the index by which that epoch was chosen; empty in old adapters.
         ranking: how catalog rows are ranked by the titles written; together with `decoding` the mode that won on
             validation.
+        hallucination_distance: an L2 distance to the catalog beyond which a freely written title counts as a
+            hallucination (see `training.calibration`); None: never.
     """
 
     method: str
@@ -94,6 +96,7 @@ class AdapterFacts:
     metrics: Mapping[str, float]
     index_encoder: str = ""
     ranking: RankingChoice = BY_DISTANCE
+    hallucination_distance: float | None = None
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,8 @@ class Evaluation:
         metrics: HR@k and NDCG@k with 95 % intervals.
         users: user_id of each window.
         on_catalog: share of best titles that exist word for word; None where nothing is written.
+        hallucinated: share of best titles farther from the catalog than the adapter's calibrated distance; None where
+            there is none.
         lost: where HR@10 is lost, see `split_loss`; empty where the model's own ranking was not measured beside.
         is_served: the adapter's manifest names this mode.
     """
@@ -66,6 +68,7 @@ class Evaluation:
     metrics: dict[str, Interval]
     users: tuple[str, ...]
     on_catalog: float | None
+    hallucinated: float | None = None
     lost: dict[str, float] = field(default_factory=dict)
     is_served: bool = False
 
@@ -79,6 +82,7 @@ class Evaluation:
             "users": len(set(self.users)),
             "windows": len(self.positions),
             "on_catalog": self.on_catalog,
+            "hallucinated": self.hallucinated,
             "served": self.is_served,
             **self.lost,
         }
@@ -173,6 +177,7 @@ class _Bench:
         model = read_lora(model, adapter.path) if adapter else model
         served = adapter.facts.decoding if adapter else Decoding("greedy", self._dataset.renderer.max_new_tokens)
         ranking = adapter.facts.ranking if adapter else BY_DISTANCE
+        limit = adapter.facts.hallucination_distance if adapter else None
         written: dict[OfflineMode, list[Written]] = {}  # each decoding once, whatever ranks it
         found = []
         for decoding, wanted in modes or [(served.mode, ranking.mode)]:
@@ -203,6 +208,7 @@ class _Bench:
                     metrics=metric_table(verdict.positions, self._bootstrap),
                     users=tuple(window.user_id for window in self._dataset.split.test),
                     on_catalog=float(verdict.on_catalog.mean()),
+                    hallucinated=None if limit is None else float((verdict.distances > limit).mean()),
                     lost={} if own is None else split_loss(verdict.positions, own),
                     is_served=adapter is not None and (mode, choice) == (served.mode, ranking),
                 )

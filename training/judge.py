@@ -25,11 +25,13 @@ class Verdict:
         titles: the best one of each, as written.
         positions: int64 [n], 0-based place of the target in the ranked catalog; -1 beyond the deepest cut-off.
         on_catalog: bool [n], whether the best title exists word for word.
+        distances: float64 [n], L2 of the best title to the nearest in the catalog.
     """
 
     titles: list[str]
     positions: NDArray[np.int64]
     on_catalog: NDArray[np.bool_]
+    distances: NDArray[np.float64]
 
 
 def judge(written: Sequence[Written], targets: Sequence[int], ranker: Ranker, choice: RankingChoice) -> Verdict:
@@ -42,7 +44,8 @@ def judge(written: Sequence[Written], targets: Sequence[int], ranker: Ranker, ch
         [find_position(ranked.rows, target) for ranked, target in zip(rankings, targets, strict=True)], dtype=np.int64
     )
     exact = np.array([ranked.grounding.match == "exact" for ranked in rankings], dtype=np.bool_)
-    return Verdict([one.texts[0] for one in written], positions, exact)
+    distances = np.array([ranked.grounding.distance for ranked in rankings], dtype=np.float64)
+    return Verdict([one.texts[0] for one in written], positions, exact, distances)
 
 
 def find_position(rows: NDArray[np.int64], target: int) -> int:

@@ -24,6 +24,7 @@ from training.adapter import (
     write_adapter_files,
 )
 from training.batches import Sample, collate
+from training.calibration import Calibration
 from training.dataset import Dataset
 from training.errors import DivergedError
 from training.fit import FitResult
@@ -45,6 +46,7 @@ def publish_adapter(
     method: str,
     mode: Trial,
     trials: Sequence[Trial],
+    calibration: Calibration | None,
     index_encoder: str,
     parents: Sequence[str] = (),
     diagnosis: Diagnosis | None = None,
@@ -54,6 +56,7 @@ def publish_adapter(
 
     Args:
         mode: how it will be served: the winner of `trials`, whose figures go into the manifest.
+        calibration: of the distance beyond which a title is a hallucination.
         diagnosis: what the run tells of itself; its figures go into the manifest beside those of the best epoch.
         log: the run's metrics.jsonl, copied into the folder.
 
@@ -77,8 +80,14 @@ def publish_adapter(
         parents=tuple(parents),
         settings=settings.to_json(),
         index_encoder=index_encoder,
-        metrics={**result.best, **(diagnosis.metrics() if diagnosis else {}), **describe_trials(trials, mode)},
+        metrics={
+            **result.best,
+            **(diagnosis.metrics() if diagnosis else {}),
+            **describe_trials(trials, mode),
+            **({"calibration_accuracy": calibration.accuracy} if calibration else {}),
+        },
         ranking=mode.ranking,
+        hallucination_distance=calibration.threshold if calibration else None,
     )
     with write_artifact(workspace.adapter_dir(name), kind=ADAPTER_KIND) as draft:
         model.peft_config["default"].base_model_name_or_path = dataset.base.name  # no machine's path

@@ -104,6 +104,7 @@ class TrainingRun:
                 method=method,
                 mode=chosen,
                 trials=trials,
+                calibration=self.validation.calibrate(),
                 index_encoder=self.index_encoder,
                 parents=[parent.adapter_id] if parent else [],
                 diagnosis=diagnosis,

@@ -13,6 +13,7 @@ from index.ranking import Ranker, Written
 from index.ranking_choice import BY_DISTANCE
 from index.trie_store import open_trie
 from training.batches import collate
+from training.calibration import Calibration, calibrate
 from training.dataset import Dataset
 from training.decoding import Decoder
 from training.generation.title_writer import TitleWriter
@@ -74,6 +75,11 @@ class Validation:
             self._grounder,
             self._popularity,
         )
+
+    def calibrate(self) -> Calibration | None:
+        """Choose the distance beyond which a title counts as a hallucination."""
+        targets = [window.target for window in self._windows]
+        return calibrate(self._grounder, targets, self._dataset.renderer, seed=self._settings.seed)
 
     def _hr10(self, written: Sequence[Written]) -> float:
         targets = [window.target for window in self._windows]
