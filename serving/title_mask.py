@@ -134,9 +134,14 @@ class TitleMask:
         """Hear what was written, and name the rows that are bound, int64 [n], with the tokens that each may take."""
         rows: list[int] = []
         allowed: list[NDArray[np.int32]] = []
-        for number, row in self._rows.items():
-            for token in row.written[row.heard :]:
-                row.guide.follow(token)
+        for number, row in list(self._rows.items()):
+            try:
+                for token in row.written[row.heard :]:
+                    row.guide.follow(token)
+            except KeyError as error:
+                _LOG.error("a request wrote what it may not, goes unbound, and will be refused: %s", error)
+                del self._rows[number]
+                continue
             row.heard = len(row.written)
             tokens = row.guide.next_tokens()
             if len(tokens):

@@ -13,6 +13,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +50,17 @@ class StoredTitles:
     _filter: _Filter | None
     _tries: TitleTries  # holds the folders
 
+    @cached_property
+    def _segments(self) -> list[tuple[str, str | None, list[int]]]:
+        filters: Sequence[Path | None] = self._filter.files if self._filter else [None] * len(self.folders)
+        return [
+            (str(folder), None if file is None else str(file), sorted(segment.closed))
+            for segment, folder, file in zip(self.open.segments, self.folders, filters, strict=True)
+        ]
+
     def at(self, place: Place) -> Mapping[str, Any]:
         """What a request says that writes on from a place; see `serving.title_mask`."""
-        filters: Sequence[Path | None] = self._filter.files if self._filter else [None] * len(self.folders)
-        return {
-            SEGMENTS: [
-                (str(folder), None if file is None else str(file), sorted(segment.closed))
-                for segment, folder, file in zip(self.open.segments, self.folders, filters, strict=True)
-            ],
-            PLACE: place,
-        }
+        return {SEGMENTS: self._segments, PLACE: place}
 
 
 class TitleTries:
@@ -86,7 +88,7 @@ class TitleTries:
         """
         trie = open_trie(index_dir, catalog, spelling)
         path = trie_dir(index_dir, catalog, spelling).resolve()
-        return cls([(TitleOrder(trie), path)], len(catalog), _new_folder())
+        return cls([(TitleOrder.of(trie), path)], len(catalog), _new_folder())
 
     def grown(self, catalog: Catalog, spelling: TitleSpelling) -> TitleTries:
         """Return the tries of a later state of the catalog that was opened: it has that one's rows, and others after.
@@ -97,7 +99,7 @@ class TitleTries:
         folder, tries = _new_folder(), [self._tries[0]]
         if fresh:
             write_trie(folder / "tries" / "added", build_trie(catalog, spelling, fresh))
-            tries.append((TitleOrder(read_trie(folder / "tries" / "added")), folder / "tries" / "added"))
+            tries.append((TitleOrder.of(read_trie(folder / "tries" / "added")), folder / "tries" / "added"))
         return TitleTries(tries, self._n_base, folder)
 
     @property

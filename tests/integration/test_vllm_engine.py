@@ -236,7 +236,7 @@ def tries(titles: list[tuple[int, ...]], tmp_path_factory: pytest.TempPathFactor
     for name, rows in (("base", range(25)), ("added", range(25, 30))):
         trie = TitleTrie.build([titles[row] for row in rows], rows)
         write_trie(folder / name, trie)
-        made.append((TitleOrder(trie), folder / name))
+        made.append((TitleOrder.of(trie), folder / name))
     (folder / "files").mkdir()
     return TitleTries(made, 25, folder / "files")
 

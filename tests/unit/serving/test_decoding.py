@@ -1,18 +1,23 @@
 """Every way to write and to rank, through the request path, with a fake engine that likes one title."""
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from index.ranking_choice import FusionWeights, RankingChoice
-from serving.decoding import choose_decoding, choose_ranking, titles_ranked
+from serving.decoding import Decoder, choose_decoding, choose_ranking, titles_ranked
 from serving.errors import SettingsError
 from serving.schema import Degraded, Filters, Match, RecommendedItem, RecommendRequest, ScoreType, Source
-from tests.tiny_shop import ITEMS
-from tests.unit.serving.conftest import Rig, find_decision
+from serving.title_tries import TitleTries
+from tests.tiny_shop import ITEMS, TEMPLATE, tiny_catalog
+from tests.unit.serving.conftest import ADAPTER_IDS, Rig, find_decision
 from training.adapter import Decoding
 from training.decoding import LISTED
+from training.prompt import PromptRenderer
 
 LIKELIHOOD = RankingChoice("likelihood")
 FUSION = RankingChoice("fusion", FusionWeights(log_prob=1.0, distance=0.1, popularity=0.5, unwritten=1.0))
@@ -96,6 +101,23 @@ async def test_a_fusion_reads_what_was_written_and_scores_the_rest_too(rig: Rig)
     assert zork.score == pytest.approx(log_prob(rig, "Zork"))
     assert zork.grounding is not None
     assert zork.grounding.match is Match.CONSTRAINED
+
+
+async def test_where_all_titles_are_too_long_the_model_writes_freely(rig: Rig, tmp_path: Path) -> None:
+    """Of at most four tokens are Doom, Myst, Zork and Pong, rows 1, 2, 5 and 6; Tetris and Portal, rows 0 and 3, are
+    longer: what is written is then tied to them by distance.
+    """
+    short = PromptRenderer(replace(TEMPLATE, max_title_tokens=4), rig.renderer.tokenizer, end_id=256)
+    tries = TitleTries.open(tmp_path, tiny_catalog(), short)
+    decoder = Decoder(rig.engine, ADAPTER_IDS["soft"], short, EVERY_TITLE)
+    written = {}
+    for rows in ((0, 3), (0, 1, 3, 5)):
+        titles = tries.open_titles(np.isin(np.arange(7), rows))
+        decoded = await decoder.write([1], k=3, catalog=tiny_catalog(), titles=titles, request_id="r")
+        assert decoded.written is not None
+        written[rows] = decoded.written
+    assert (written[0, 3].rows, written[0, 3].texts) == (None, ("Zork",))
+    assert (written[0, 1, 3, 5].rows, written[0, 1, 3, 5].texts) == ((5, 1), ("Zork", "Doom"))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def tries(tmp_path: Path) -> TitleTries:
     for name, rows in (("base", range(3)), ("added", range(3, 4))):
         trie = TitleTrie.build([TITLES[row] for row in rows], rows)
         write_trie(tmp_path / name, trie)
-        made.append((TitleOrder(trie), tmp_path / name))
+        made.append((TitleOrder.of(trie), tmp_path / name))
     (tmp_path / "files").mkdir()
     return TitleTries(made, 3, tmp_path / "files")
 
@@ -101,3 +101,10 @@ def test_a_file_that_is_gone_leaves_the_request_unbound_and_the_engine_alive(tri
     lost["titles"]["segments"][0][0] += "-gone"  # type: ignore[index]
     mask.add(0, lost, [])
     assert finite(mask.apply(torch.zeros(1, VOCABULARY))[0]) == list(range(VOCABULARY))
+
+
+def test_a_request_that_left_the_titles_goes_unbound(tries: TitleTries) -> None:
+    mask = TitleMask()
+    mask.add(0, asked(tries), [7])
+    mask.add(1, asked(tries), [3])
+    assert {row: tokens.tolist() for row, tokens in zip(*mask.allowed_tokens(), strict=True)} == {1: [4, 5]}
