@@ -105,7 +105,8 @@ class Grounder:
             elif allowed is not None:
                 rows, distances = rows[allowed[rows]], distances[allowed[rows]]
             first = match if match is not None and (allowed is None or allowed[match]) else None
-            rankings.append(Ranking(*_put_first(first, rows[:k], distances[:k]), grounding, queries[number]))
+            nearest = _put_first(first, rows[:k], distances[:k])
+            rankings.append(Ranking(*nearest, grounding, queries[number]))
         return rankings
 
     def _search_again_where_short(
