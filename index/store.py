@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,7 @@ class LoadedIndex:
         popularity: int64 [len(catalog)]; 0 for titles that were added since the catalog was imported.
         changes: where in the journal it stands.
         wish: which search its version was asked for.
+        search: what the manifest says of the search that it got, see `build_search`.
     """
 
     version: str
@@ -68,6 +70,7 @@ class LoadedIndex:
     encoder_name: str
     changes: Position = START
     wish: SearchWish = SearchWish()
+    search: Mapping[str, Any] = field(default_factory=lambda: {"kind": "flat"})
 
     @property
     def label(self) -> str:
@@ -243,7 +246,9 @@ def load_active(
         detail = f"popularity has shape {popularity.shape}, the catalog {len(catalog)} rows"
         raise CorruptArtifactError(directory, detail, remedy=again)
     wish = SearchWish(**manifest.body.get("asked_for", {}))
-    return LoadedIndex(version, catalog, grounder, popularity, built["name"], position, wish)
+    facts = manifest.body["search"]
+    search = {"kind": "flat"} if isinstance(facts, str) else facts  # a text, before there were kinds
+    return LoadedIndex(version, catalog, grounder, popularity, built["name"], position, wish, search)
 
 
 def load_origin(index_dir: Path, *, encoder: TitleEncoder, origin: Catalog) -> LoadedIndex:

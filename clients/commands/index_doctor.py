@@ -9,6 +9,7 @@ from pathlib import Path
 
 from clients.tables import say, show_table, write_json
 from index.catalog import Catalog, read_catalog
+from index.choice import describe_search
 from index.encoder import open_encoder
 from index.errors import MissingArtifactError, SoftrecError
 from index.inspection import Check, inspect_index
@@ -59,7 +60,9 @@ def _examine(workspace: Workspace, rebuild: str) -> list[Check]:
             )
         encoder = open_encoder(name, base_dir=locate_base(workspace).path if name == "base" else None)
         opened.append(LiveIndex(workspace, encoder, merge_at=0))
-        return f"version {opened[0].view.label}; every byte is as written; catalog and encoder match"
+        view = opened[0].view
+        search = describe_search(view.search)
+        return f"version {view.label}; every byte is as written; catalog and encoder match; search: {search}"
 
     checks.append(_look("version", open_index))
     for live in opened:

@@ -134,6 +134,7 @@ def test_doctor_is_content_with_a_sound_index(shop: Workspace, tmp_path: Path) -
     assert "nothing of 11 is wrong" in said
     found = {line["what"]: line for line in json.loads((tmp_path / "report.json").read_text())}
     assert found["journal"]["found"] == "1 changes, each as written"
+    assert "search: flat" in found["version"]["found"]
     assert found["duplicate titles"]["verdict"] == "notice"
     assert found["pending changes"]["found"].startswith("1 since this version, 1 new titles")
 

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.changes import Change
@@ -50,6 +50,7 @@ def test_write_then_read_is_identity_from_every_position(tmp_path: Path) -> None
 
 
 @given(data=st.data())
+@settings(max_examples=40)
 def test_a_killed_writer_loses_its_batch_and_nothing_else(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_killed_writer_loses_its_batch_and_nothing_else(
 
 
 @given(data=st.data())
+@settings(max_examples=40)
 def test_any_changed_byte_is_noticed_and_its_line_named(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
