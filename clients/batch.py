@@ -39,6 +39,7 @@ _COLUMNS: dict[str, pa.DataType] = {
     "title": pa.string(),
     "score": pa.float64(),
     "distance": pa.float64(),  # null for an item by popularity
+    "log_prob": pa.float64(),  # null for an item whose title the model did not write
     "source": pa.string(),
     "adapter_id": pa.string(),  # null for an answer by popularity
 }
@@ -190,9 +191,9 @@ def _write_shard(path: Path, rows: Sequence[UserRow], outcomes: Sequence[Recomme
             rejects.append((row.row, row.user_id or "", outcome))
             continue
         for item in outcome.items:
-            distance = None if item.grounding is None else item.grounding.distance
+            distance, log_prob = (item.grounding.distance, item.grounding.log_prob) if item.grounding else (None, None)
             place = (row.user_id, item.rank, item.item_id, item.title)
-            lines.append((*place, item.score, distance, item.source.value, outcome.adapter))
+            lines.append((*place, item.score, distance, log_prob, item.source.value, outcome.adapter))
     columns = list(zip(*lines, strict=True)) if lines else [()] * len(SCHEMA)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
     buffer = pa.BufferOutputStream()

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -30,6 +31,9 @@ from clients.retry import RetryPolicy, parse_retry_after
 from serving.schema import (
     EventsRequest,
     EventsResponse,
+    ItemBody,
+    ItemPatch,
+    ItemResponse,
     LiveResponse,
     Problem,
     ReadyResponse,
@@ -53,13 +57,29 @@ class _Call(Generic[Answer]):
     repeats: bool = True
 
 
-# Every call may be repeated: events carry their own ids, and a repeated /recommend only leaves another decision behind
+# These may be repeated: events carry their own ids, and a repeated /recommend only leaves another decision behind
 def _recommend(request: RecommendRequest) -> _Call[RecommendResponse]:
     return _Call("POST", "/recommend", RecommendResponse, request)
 
 
 def _events(request: EventsRequest) -> _Call[EventsResponse]:
     return _Call("POST", "/events", EventsResponse, request)
+
+
+def _put_item(item_id: str, item: ItemBody) -> _Call[ItemResponse]:
+    return _Call("PUT", _item_path(item_id), ItemResponse, item)
+
+
+def _patch_item(item_id: str, patch: ItemPatch) -> _Call[ItemResponse]:
+    return _Call("PATCH", _item_path(item_id), ItemResponse, patch)
+
+
+def _remove_item(item_id: str) -> _Call[ItemResponse]:  # a second one would find nothing and look like a failure
+    return _Call("DELETE", _item_path(item_id), ItemResponse, repeats=False)
+
+
+def _item_path(item_id: str) -> str:
+    return f"/items/{quote(item_id, safe='')}"
 
 
 # A probe asks how things are now, so it is not repeated
@@ -97,6 +117,18 @@ class Client:
     def events(self, request: EventsRequest) -> EventsResponse:
         """Report what users did; rejected events are in the answer, not raised."""
         return self._run(_events(request))
+
+    def put_item(self, item_id: str, item: ItemBody) -> ItemResponse:
+        """Add an item or replace it; the server must allow it. Raises `ForbiddenError` where it does not."""
+        return self._run(_put_item(item_id, item))
+
+    def patch_item(self, item_id: str, patch: ItemPatch) -> ItemResponse:
+        """Change some of an item; `ItemPatch(available=False)` hides it. Raises `NotFoundError` for an unknown one."""
+        return self._run(_patch_item(item_id, patch))
+
+    def remove_item(self, item_id: str) -> ItemResponse:
+        """Remove an item. Raises `NotFoundError` for an unknown one; never retried."""
+        return self._run(_remove_item(item_id))
 
     def live(self) -> LiveResponse:
         """Ask whether the process answers."""
@@ -154,6 +186,18 @@ class AsyncClient:
     async def events(self, request: EventsRequest) -> EventsResponse:
         """Report what users did; rejected events are in the answer, not raised."""
         return await self._run(_events(request))
+
+    async def put_item(self, item_id: str, item: ItemBody) -> ItemResponse:
+        """Add an item or replace it; the server must allow it. Raises `ForbiddenError` where it does not."""
+        return await self._run(_put_item(item_id, item))
+
+    async def patch_item(self, item_id: str, patch: ItemPatch) -> ItemResponse:
+        """Change some of an item; `ItemPatch(available=False)` hides it. Raises `NotFoundError` for an unknown one."""
+        return await self._run(_patch_item(item_id, patch))
+
+    async def remove_item(self, item_id: str) -> ItemResponse:
+        """Remove an item. Raises `NotFoundError` for an unknown one; never retried."""
+        return await self._run(_remove_item(item_id))
 
     async def live(self) -> LiveResponse:
         """Ask whether the process answers."""

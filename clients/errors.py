@@ -9,6 +9,7 @@ SoftrecError
         ├── InvalidRequestError   400, 405, 413, 415, 422: the request itself; `problem.errors` names the fields
         ├── ForbiddenError        401, 403: not allowed to ask that
         ├── NotFoundError         404
+        ├── ConflictError         409: what lies on the server's disk is not what it serves
         ├── QuotaExceededError    429: the caller's quota; carries `retry_after_s`
         ├── UnavailableError      503: the server's capacity, or not ready yet; carries `retry_after_s`
         ├── DeadlineError         504: not answered within `timeout_ms`
@@ -81,6 +82,10 @@ class NotFoundError(ProblemError):
     """What the request names does not exist."""
 
 
+class ConflictError(ProblemError):
+    """The server cannot change what it serves, for its disk holds something else."""
+
+
 class QuotaExceededError(ProblemError):
     """The caller has used up its quota for now."""
 
@@ -103,6 +108,7 @@ _BY_STATUS: dict[int, type[ProblemError]] = {
     403: ForbiddenError,
     404: NotFoundError,
     405: InvalidRequestError,
+    409: ConflictError,
     413: InvalidRequestError,
     415: InvalidRequestError,
     422: InvalidRequestError,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from index.errors import SoftrecError
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+_TURN = 64  # titles
 
 
 class TitleEncoder(Protocol):
@@ -37,6 +40,23 @@ class TitleEncoder(Protocol):
 
     def encode(self, titles: Sequence[str]) -> NDArray[np.float32]:
         """Embed titles: float32 [len(titles), dimension]. No title is refused; over-long ones are cut at the end."""
+
+
+class OneAtATime:
+    """An encoder that several threads may use: each waits for its turn, for at most one batch of another's."""
+
+    def __init__(self, encoder: TitleEncoder) -> None:
+        self._encoder = encoder
+        self._turn = threading.Lock()
+        self.name, self.fingerprint, self.dimension = encoder.name, encoder.fingerprint, encoder.dimension
+
+    def encode(self, titles: Sequence[str]) -> NDArray[np.float32]:
+        """Embed titles: float32 [len(titles), dimension]."""
+        parts = [np.empty((0, self.dimension), dtype=np.float32)]
+        for start in range(0, len(titles), _TURN):
+            with self._turn:
+                parts.append(self._encoder.encode(titles[start : start + _TURN]))
+        return np.concatenate(parts)
 
 
 def open_encoder(name: str, *, base_dir: Path | None = None, device: str = "cpu") -> TitleEncoder:

@@ -2,6 +2,7 @@
 
     SoftrecError                      everything a person can act on; carries a remedy
     ├── InputError                    a file of the user's cannot be used; lists its problems with their lines
+    ├── UnknownItemError              a change names an item that the catalog does not have
     ├── ArtifactError                 something on disk that softrec made
     │   ├── MissingArtifactError      not made yet; names the command that makes it
     │   ├── CorruptArtifactError      half-written or changed since; never loaded
@@ -55,6 +56,14 @@ class InputError(SoftrecError):
         listed = "; ".join(str(problem) for problem in self.problems[: self.shown])
         more = len(self.problems) - self.shown
         super().__init__(f"{path}: {listed}" + (f"; and {more} more" if more > 0 else ""), remedy=remedy)
+
+
+class UnknownItemError(SoftrecError):
+    """A change of an item that the catalog does not have, or no longer has."""
+
+    def __init__(self, item_id: str) -> None:
+        super().__init__(f"the catalog has no item {item_id!r}", remedy="put the whole item to add it")
+        self.item_id = item_id
 
 
 class ArtifactError(SoftrecError):

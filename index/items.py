@@ -63,20 +63,26 @@ def clean_title(text: str) -> str:
     return " ".join(text.split())
 
 
-def _why_unusable(item_id: str, title: str, available: str, seen: dict[str, Item]) -> str:
+def fault_of_id(item_id: str) -> str:
+    """Return why this can be no item's id, or ""."""
     if not item_id:
         return "empty item_id"
-    if len(item_id) > MAX_ID_CHARACTERS:
-        return f"item_id over {MAX_ID_CHARACTERS} characters"
-    if item_id in seen:
-        return "item_id seen before"
+    return f"item_id over {MAX_ID_CHARACTERS} characters" if len(item_id) > MAX_ID_CHARACTERS else ""
+
+
+def fault_of_title(title: str) -> str:
+    """Return why this, once cleaned, can be no item's title, or ""."""
     if not normalise_title(title):
         return "empty title"
-    if len(title) > MAX_TITLE_CHARACTERS:
-        return f"title over {MAX_TITLE_CHARACTERS} characters"
+    return f"title over {MAX_TITLE_CHARACTERS} characters" if len(title) > MAX_TITLE_CHARACTERS else ""
+
+
+def _why_unusable(item_id: str, title: str, available: str, seen: dict[str, Item]) -> str:
+    if item_id in seen:
+        return "item_id seen before"
     if available not in _AVAILABLE:
-        return "available is neither true nor false"
-    return ""
+        return fault_of_id(item_id) or fault_of_title(title) or "available is neither true nor false"
+    return fault_of_id(item_id) or fault_of_title(title)
 
 
 def _notes(layout: str, catalog: Catalog) -> tuple[str, ...]:

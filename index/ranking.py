@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,8 +77,14 @@ class Ranker:
     def __init__(self, grounder: Grounder, popularity: NDArray[np.int64]) -> None:
         self._grounder = grounder
         self._popularity = popularity
-        self._log_popularity = np.log1p(popularity.astype(np.float64))
-        self._popular = popularity_order(popularity)
+
+    @cached_property
+    def _log_popularity(self) -> NDArray[np.float64]:
+        return np.log1p(self._popularity.astype(np.float64))
+
+    @cached_property
+    def _popular(self) -> NDArray[np.int64]:
+        return popularity_order(self._popularity)
 
     def rank(
         self,

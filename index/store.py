@@ -1,47 +1,81 @@
 """Versions of the index on disk, and which one is in use.
 
     index/
-      0001-1f0c9b2e/   manifest.json vectors.faiss [search.faiss] catalog.parquet popularity.npy
+      0001-1f0c9b2e/   manifest.json vectors.faiss [search.faiss] catalog.parquet popularity.npy [changes.jsonl]
       0002-77aa01d3/   ...
       active           the name of the version in use
 
 A version is an artifact: whole or absent, and never changed. `active` is swapped in one rename, so a reader finds the
 old version or the new one; it loads everything into memory and holds no file open, so old versions can go.
+
+A version holds the catalog as it was imported and the changes that it covers; row r of `vectors.faiss` is row r of the
+two together. Later changes are laid over it by `index.live`.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.artifact import MANIFEST, Manifest, read_manifest, text_digest, write_artifact, write_file
 from index.catalog import Catalog, read_catalog, write_catalog
+from index.changes import change_catalog
 from index.choice import RECALL_FLOOR, SearchKind, build_search, check_choice, read_search, write_search
 from index.encoder import TitleEncoder
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError
+from index.file_lock import file_lock
+from index.flat import FlatIndex
 from index.grounding import Grounder
+from index.journal import START, Journal, Position
+from index.segments import Segments
 
 ACTIVE = "active"
+LOCK = ".lock"
 
+_CHANGES = "changes.jsonl"
 _VERSION = re.compile(r"(\d{4,})-[0-9a-f]{8}")
 _ENCODE_BATCH = 2048  # titles between two reports of progress
 
 
 @dataclass(frozen=True)
+class SearchWish:
+    """Which search a version was asked for, which a merge asks for again; see `build_search`."""
+
+    kind: SearchKind = "auto"
+    recall_floor: float = RECALL_FLOOR
+
+
+@dataclass(frozen=True)
 class LoadedIndex:
-    """One version, in memory and checked. `popularity` is int64 [len(catalog)]."""
+    """One version, in memory and checked, perhaps with later changes laid over it. It never changes.
+
+    Attributes:
+        popularity: int64 [len(catalog)]; 0 for titles that were added since the catalog was imported.
+        changes: where in the journal it stands.
+        wish: which search its version was asked for.
+        search: what the manifest says of the search that it got, see `build_search`.
+    """
 
     version: str
     catalog: Catalog
     grounder: Grounder
     popularity: NDArray[np.int64]
     encoder_name: str
+    changes: Position = START
+    wish: SearchWish = SearchWish()
+    search: Mapping[str, Any] = field(default_factory=lambda: {"kind": "flat"})
+
+    @property
+    def label(self) -> str:
+        """The version, and how many changes of the catalog it shows: 0001-3ded2c7c+12; without any, 0001-3ded2c7c."""
+        return f"{self.version}+{self.changes.changes}" if self.changes.changes else self.version
 
 
 def build_index(
@@ -50,6 +84,7 @@ def build_index(
     encoder: TitleEncoder,
     popularity: NDArray[np.int64],
     *,
+    journal: Journal | None = None,
     keep: int = 3,
     kind: SearchKind = "auto",
     recall_floor: float = RECALL_FLOOR,
@@ -59,9 +94,10 @@ def build_index(
 
     Args:
         index_dir: the workspace's `index/`.
-        catalog: row r becomes row r of the index.
+        catalog: as it was imported; row r becomes row r of the index.
         encoder: the same one must be given to `load_active`.
         popularity: int64 [len(catalog)], see `count_popularity`.
+        journal: the catalog's changes so far; the version covers them. None: there are none.
         keep: how many versions to keep, the new one included; older ones are removed.
         kind, recall_floor: which search, see `build_search`.
         advance: told how many titles were embedded since it was last told.
@@ -71,30 +107,71 @@ def build_index(
 
     Raises:
         ValueError: popularity does not fit the catalog, keep < 1, or the recall floor is not in (0, 1].
+        ArtifactError: the journal is damaged, or another catalog's.
     """
     if popularity.shape != (len(catalog),):
         raise ValueError(f"popularity must be [{len(catalog)}], got shape {popularity.shape}")
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
     check_choice(kind, recall_floor)
-    search, facts = build_search(encode_titles(catalog.titles, encoder, advance), kind=kind, recall_floor=recall_floor)
-    identity = text_digest(catalog.digest, encoder.fingerprint)[:8]
-    earlier = [int(match[1]) for match in map(_VERSION.fullmatch, _names(index_dir)) if match]
-    version = f"{max(earlier, default=0) + 1:04d}-{identity}"
-    with write_artifact(index_dir / version, kind="index") as draft:
-        write_search(draft.path, search)
-        write_catalog(draft.path / "catalog.parquet", catalog)
-        np.save(draft.path / "popularity.npy", popularity.astype(np.int64))
-        draft.body.update(
-            catalog_digest=catalog.digest,
-            rows=len(catalog),
-            items=len(catalog.items),
-            search=facts,
-            encoder={"name": encoder.name, "fingerprint": encoder.fingerprint, "dimension": encoder.dimension},
-        )
-    activate(index_dir, version)
-    for old in list_versions(index_dir)[:-keep]:
-        shutil.rmtree(index_dir / old)
+    wish = SearchWish(kind, recall_floor)
+    live, copied = catalog, (b"", START)
+    if journal is not None:
+        changes, end = journal.read()
+        live, copied = change_catalog(catalog, changes), (journal.copy(end), end)
+    vectors = encode_titles(live.titles, encoder, advance)
+    return write_version(index_dir, catalog, live, encoder, vectors, popularity, wish=wish, changes=copied, keep=keep)
+
+
+def write_version(
+    index_dir: Path,
+    origin: Catalog,
+    live: Catalog,
+    encoder: TitleEncoder,
+    vectors: NDArray[np.float32],
+    popularity: NDArray[np.int64],
+    *,
+    wish: SearchWish,
+    changes: tuple[bytes, Position],
+    keep: int,
+) -> str:
+    """Write a version and make it the active one; one process at a time.
+
+    Args:
+        origin, live: the catalog as imported, and after the changes.
+        vectors: float32 [len(live), dimension].
+        popularity: int64 [n], n <= len(live); rows beyond were never chosen.
+        changes: the journal up to a position, and the position.
+
+    Returns:
+        The version's name.
+    """
+    search, facts = build_search(vectors, kind=wish.kind, recall_floor=wish.recall_floor)
+    popularity = pad(popularity, len(live))
+    copied, end = changes
+    with file_lock(index_dir / LOCK):
+        identity = text_digest(live.digest, encoder.fingerprint)[:8]
+        earlier = [int(match[1]) for match in map(_VERSION.fullmatch, _names(index_dir)) if match]
+        version = f"{max(earlier, default=0) + 1:04d}-{identity}"
+        with write_artifact(index_dir / version, kind="index") as draft:
+            write_search(draft.path, search)
+            write_catalog(draft.path / "catalog.parquet", origin)
+            np.save(draft.path / "popularity.npy", popularity.astype(np.int64))
+            if end.changes:
+                write_file(draft.path / _CHANGES, copied)
+            draft.body.update(
+                catalog_digest=live.digest,
+                origin_digest=origin.digest,
+                changes=end.changes,
+                rows=len(live),
+                items=len(live.items),
+                search=facts,
+                asked_for=asdict(wish),
+                encoder={"name": encoder.name, "fingerprint": encoder.fingerprint, "dimension": encoder.dimension},
+            )
+        _point_to(index_dir, version)
+        for old in list_versions(index_dir)[:-keep]:
+            shutil.rmtree(index_dir / old)
     return version
 
 
@@ -113,27 +190,33 @@ def activate(index_dir: Path, version: str) -> None:
     Raises:
         MissingArtifactError: there is no such version.
     """
-    if version not in list_versions(index_dir):
-        raise MissingArtifactError("index version", index_dir / version, command=_command(index_dir))
-    write_file(index_dir / ACTIVE, f"{version}\n".encode())
+    with file_lock(index_dir / LOCK):  # a writer may be about to remove it
+        if version not in list_versions(index_dir):
+            raise MissingArtifactError("index version", index_dir / version, command=_command(index_dir))
+        _point_to(index_dir, version)
 
 
-def load_active(index_dir: Path, *, encoder: TitleEncoder, catalog_digest: str | None = None) -> LoadedIndex:
+def load_active(
+    index_dir: Path, *, encoder: TitleEncoder, catalog_digest: str | None = None, origin: Catalog | None = None
+) -> LoadedIndex:
     """Load the active version into memory.
 
     Args:
         index_dir: the workspace's `index/`.
         encoder: what will embed the generations.
-        catalog_digest: the catalog that the caller works with; None: whichever the index was built from.
+        catalog_digest: of the catalog that the caller works with, as it was imported; None: whichever the index was
+            built from.
+        origin: that catalog itself, if the caller has it: which items are available is then its to say, not that of
+            the version's copy.
 
     Raises:
         MissingArtifactError: no index was built.
         CorruptArtifactError: a byte changed since it was written.
         MismatchError: it was built with another encoder or from another catalog; both values are named.
     """
-    version = _read_active(index_dir)
+    version = read_active(index_dir)
     directory = index_dir / version
-    manifest = _read_version(index_dir, version)
+    manifest = check_version(index_dir, version)
     built = manifest.body["encoder"]
     again = f"build the index again with `{_command(index_dir)}`"
     if built["fingerprint"] != encoder.fingerprint:
@@ -143,31 +226,80 @@ def load_active(index_dir: Path, *, encoder: TitleEncoder, catalog_digest: str |
             found=f"{encoder.name} ({encoder.fingerprint[:12]})",
             remedy=f"{again}, or use the encoder that it was built with",
         )
-    catalog = read_catalog(directory / "catalog.parquet")
-    for wanted in (manifest.body["catalog_digest"], catalog_digest):
-        if wanted is not None and wanted != catalog.digest:
-            raise MismatchError(f"{directory}: catalog", expected=wanted[:12], found=catalog.digest[:12], remedy=again)
+    catalog = origin or read_catalog(directory / "catalog.parquet")
+    built_from = manifest.body.get("origin_digest", manifest.body["catalog_digest"])  # older ones cover no changes
+    for wanted, found in ((built_from, catalog.digest), (catalog_digest, built_from)):
+        if wanted is not None and wanted != found:
+            raise MismatchError(f"{directory}: catalog", expected=wanted[:12], found=found[:12], remedy=again)
+    changes, position = Journal(directory / _CHANGES, catalog.digest).read()
+    if changes:
+        catalog = change_catalog(catalog, changes).compacted()
     try:
         popularity: NDArray[np.int64] = np.load(directory / "popularity.npy", allow_pickle=False)
-        grounder = Grounder(catalog, read_search(directory, manifest.body["search"]), encoder)
+        index = read_search(directory, manifest.body["search"])
+        if catalog.empty_rows:
+            index = Segments(index, empty=catalog.empty_rows)
+        grounder = Grounder(catalog, index, encoder)
     except ValueError as error:
         raise CorruptArtifactError(directory, str(error), remedy=again) from error
     if popularity.shape != (len(catalog),):
         detail = f"popularity has shape {popularity.shape}, the catalog {len(catalog)} rows"
         raise CorruptArtifactError(directory, detail, remedy=again)
-    return LoadedIndex(version, catalog, grounder, popularity, built["name"])
+    wish = SearchWish(**manifest.body.get("asked_for", {}))
+    facts = manifest.body["search"]
+    search = {"kind": "flat"} if isinstance(facts, str) else facts  # a text, before there were kinds
+    return LoadedIndex(version, catalog, grounder, popularity, built["name"], position, wish, search)
+
+
+def load_origin(index_dir: Path, *, encoder: TitleEncoder, origin: Catalog) -> LoadedIndex:
+    """Load the active version as far as it is of the catalog as it was imported: what metrics are measured over.
+
+    Where the version covers later changes, the rows of `origin` are searched exactly, and its removed items are back.
+
+    Raises:
+        ArtifactError: see `load_active`.
+    """
+    loaded = load_active(index_dir, encoder=encoder, origin=origin)
+    if loaded.catalog is origin:
+        return loaded
+    rows = np.arange(len(origin))
+    index = FlatIndex.build(loaded.grounder.index.vectors(rows))
+    popularity = loaded.popularity[: len(rows)]
+    return LoadedIndex(loaded.version, origin, Grounder(origin, index, encoder), popularity, loaded.encoder_name)
+
+
+def check_version(index_dir: Path, version: str) -> Manifest:
+    """Check every byte of a version and return its manifest.
+
+    Raises:
+        ArtifactError: there is no such version, or it is damaged.
+    """
+    if version not in list_versions(index_dir):
+        raise MissingArtifactError("index version", index_dir / version, command=_command(index_dir))
+    return read_manifest(index_dir / version, kind="index", command=_command(index_dir))
+
+
+def covered_changes(index_dir: Path, version: str, origin_digest: str) -> Position:
+    """Return where in the journal a version stands.
+
+    Raises:
+        ArtifactError: its copy of the journal is damaged or of another catalog.
+    """
+    return Journal(index_dir / version / _CHANGES, origin_digest).read()[1]
 
 
 def read_encoder_name(index_dir: Path) -> str:
     """Return the name of the encoder that the active version was built with, for `open_encoder`."""
-    return str(_read_version(index_dir, _read_active(index_dir)).body["encoder"]["name"])
+    return str(check_version(index_dir, read_active(index_dir)).body["encoder"]["name"])
 
 
-def _read_version(index_dir: Path, version: str) -> Manifest:
-    return read_manifest(index_dir / version, kind="index", command=_command(index_dir))
+def read_active(index_dir: Path) -> str:
+    """Return the name of the version in use.
 
-
-def _read_active(index_dir: Path) -> str:
+    Raises:
+        MissingArtifactError: no index was built.
+        CorruptArtifactError: `active` names no version.
+    """
     path = index_dir / ACTIVE
     if not path.is_file():
         raise MissingArtifactError("index", index_dir, command=_command(index_dir))
@@ -192,6 +324,15 @@ def encode_titles(
         vectors[rows] = encoder.encode([titles[row] for row in rows])
         advance(len(rows))
     return vectors
+
+
+def pad(popularity: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    """Return the counts of `rows` rows, 0 where there were none: int64 [rows]."""
+    return np.concatenate([popularity, np.zeros(rows - len(popularity), dtype=np.int64)])
+
+
+def _point_to(index_dir: Path, version: str) -> None:
+    write_file(index_dir / ACTIVE, f"{version}\n".encode())
 
 
 def _names(index_dir: Path) -> list[str]:

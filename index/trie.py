@@ -163,6 +163,25 @@ class Admitted:
         leads: NDArray[np.bool_] = self._counts[self.trie.end[nodes]] > self._counts[self.trie.begin[nodes]]
         return leads
 
+    def leads(self, node: int) -> bool:
+        """The same for one node."""
+        return bool(self._counts[self.trie.end[node]] > self._counts[self.trie.begin[node]])
+
+    def count(self, nodes: Nodes) -> NDArray[np.int32]:
+        """How many allowed titles lie at or below each of these nodes: int32 [n]."""
+        found: NDArray[np.int32] = self._counts[self.trie.end[nodes]] - self._counts[self.trie.begin[nodes]]
+        return found
+
+    def passes(self, places: Nodes) -> NDArray[np.bool_]:
+        """Whether each of these titles, by their place in the trie's order, is allowed: bool [n]."""
+        allowed: NDArray[np.bool_] = self._counts[places + 1] > self._counts[places]
+        return allowed
+
+    @property
+    def counts(self) -> NDArray[np.int32]:
+        """Allowed titles before each place of the trie's order, int32 [L + 1]: all that there is to a filter."""
+        return self._counts
+
     @property
     def total(self) -> int:
         """How many titles of the trie are allowed."""

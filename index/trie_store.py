@@ -104,11 +104,20 @@ def read_trie(directory: Path) -> TitleTrie:
     """
     read_manifest(directory, kind=_KIND, command=f"softrec index {directory.parents[2]}")
     try:
-        arrays: dict[str, Any] = {
-            # a plain view: numpy's memmap class would slow every look-up down
-            array.name: np.asarray(np.load(directory / f"{array.name}.npy", mmap_mode="r", allow_pickle=False))
-            for array in fields(TitleTrie)
-        }
+        return map_trie(directory)
     except ValueError as error:
         raise CorruptArtifactError(directory, str(error), remedy="remove the folder; it is made again") from error
+
+
+def map_trie(directory: Path) -> TitleTrie:
+    """Map a trie into memory that `read_trie` has checked, in whichever process.
+
+    Raises:
+        ValueError, OSError: a file is not what was written.
+    """
+    arrays: dict[str, Any] = {
+        # a plain view: numpy's memmap class would slow every look-up down
+        array.name: np.asarray(np.load(directory / f"{array.name}.npy", mmap_mode="r", allow_pickle=False))
+        for array in fields(TitleTrie)
+    }
     return TitleTrie(**arrays)

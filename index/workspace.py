@@ -82,6 +82,11 @@ class Workspace:
         return self.root / "catalog.parquet"
 
     @property
+    def changes_path(self) -> Path:
+        """The journal of what was changed in the catalog since it was imported."""
+        return self.root / "catalog_changes.jsonl"
+
+    @property
     def interactions_path(self) -> Path:
         return self.root / "interactions.parquet"
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from index.artifact import MANIFEST
+from index.ranking_choice import BY_DISTANCE, RankingChoice
 from serving.engine import Engine
 from serving.errors import AdapterProofError, SettingsError
-from training.adapter import Adapter, read_adapter
+from training.adapter import Adapter, Decoding, read_adapter
 from training.prompt import PromptRenderer
 
 FLOAT32_TOLERANCE = 0.002  # measured between vLLM on the CPU and transformers + PEFT: 1e-5 per token
@@ -22,12 +23,18 @@ HALF_TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class ServedAdapter:
-    """An adapter with what a request needs of it."""
+    """An adapter with what a request needs of it: how its titles are written, and how they are ranked."""
 
     name: str
     adapter_id: str
     renderer: PromptRenderer
-    max_new_tokens: int
+    decoding: Decoding
+    ranking: RankingChoice = BY_DISTANCE
+
+    @property
+    def writes_in_catalog(self) -> bool:
+        """Whether it needs the title tries."""
+        return self.decoding.mode == "constrained_beam"
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ def choose_adapters(adapters_dir: Path, names: Sequence[str]) -> list[Adapter]:
     """Read the adapters to serve, by name: those asked for, or all that are finished. No other is looked into.
 
     Raises:
-        SettingsError: one is missing, or there is none, or one was validated with a decoding that is not served.
+        SettingsError: one is missing, or there is none.
         ArtifactError: one that was asked for is damaged.
     """
     manifests = sorted(adapters_dir.glob(f"*/{MANIFEST}"))
@@ -100,14 +107,7 @@ def choose_adapters(adapters_dir: Path, names: Sequence[str]) -> list[Adapter]:
             f"adapter {', '.join(missing)} not found; there: {there}" if missing else "there is no adapter to serve",
             remedy=f"train one with `softrec train soft {adapters_dir.parent}`",
         )
-    chosen = [read_adapter(adapters_dir / name) for name in names or found]
-    for adapter in chosen:
-        if adapter.facts.decoding.mode != "greedy":
-            raise SettingsError(
-                f"adapter {adapter.adapter_id} decodes by {adapter.facts.decoding.mode}, this server only greedily",
-                remedy=f"train it again with `softrec train {adapter.facts.method} {adapters_dir.parent}`",
-            )
-    return chosen
+    return [read_adapter(adapters_dir / name) for name in names or found]
 
 
 def proof_tolerance(setting: float, *, dtype: str) -> float:

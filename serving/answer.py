@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.grounding import Ranking
+from index.ranking import RankedRows, Written
+from index.ranking_choice import RankingChoice
 from serving.arms import Choice
 from serving.candidates import Candidates
 from serving.event_store import Decision
@@ -135,31 +137,68 @@ class AnswerDraft:
         )
 
 
-def grounded_items(ranking: Ranking, candidates: Candidates, k: int) -> list[RecommendedItem]:
-    """Spell a ranking of rows out as at most k items; the items of one title follow each other, each with its rank."""
-    found = ranking.grounding
+def ranked_items(
+    ranked: RankedRows, written: Written, choice: RankingChoice, candidates: Candidates, k: int
+) -> list[RecommendedItem]:
+    """Spell ranked rows out as at most k items; the items of one title follow each other, each with its rank."""
     items: list[RecommendedItem] = []
-    for row, distance in zip(ranking.rows.tolist(), ranking.distances.tolist(), strict=True):
-        exact = found.match == "exact" and row == found.row
-        grounding = Grounding(
-            generation=found.generation,
-            match=Match.EXACT if exact else Match.NEAREST,
-            distance=distance,
-            margin=found.margin,
-        )
+    facts = (values.tolist() for values in (ranked.rows, ranked.scores, ranked.log_probs, ranked.distances))
+    for row, score, log_prob, distance in zip(*facts, strict=True):
+        was_written = not math.isnan(log_prob)
+        by_distance = choice.mode == "l2" and not choice.popularity_gamma
+        is_neighbour = choice.mode == "likelihood" and not was_written
+        grounding = _ground(row, log_prob if was_written else None, distance, ranked, written, candidates)
         for item in candidates.items_of(row)[: k - len(items)]:
             items.append(
                 RecommendedItem(
                     item_id=item.item_id,
                     title=item.title,
                     rank=len(items) + 1,
-                    score=0.0 - distance,  # not -distance: an exact match has 0, not -0
-                    score_type=ScoreType.NEGATIVE_L2_DISTANCE,
-                    source=Source.GENERATED,
+                    score=0.0 + score,  # an exact match has 0, not -0
+                    score_type=_NEGATIVE_DISTANCE if by_distance or is_neighbour else _SCORE_TYPES[choice.mode],
+                    source=Source.NEIGHBOUR if is_neighbour else Source.GENERATED,
                     grounding=grounding,
                 )
             )
     return items
+
+
+_NEGATIVE_DISTANCE = ScoreType.NEGATIVE_L2_DISTANCE
+_SCORE_TYPES: Mapping[str, ScoreType] = {
+    "l2": ScoreType.FUSION,  # with popularity in it
+    "likelihood": ScoreType.LOG_PROBABILITY,
+    "fusion": ScoreType.FUSION,
+}
+
+
+def _ground(
+    row: int,
+    log_prob: float | None,
+    distance: float,
+    ranked: RankedRows,
+    written: Written,
+    candidates: Candidates,
+) -> Grounding:
+    """How one row is tied to what was written: to its own title where it was written, else to the best one."""
+    best, ambiguity = ranked.grounding, candidates.items_in(row)
+    is_best = row == best.row and best.match == "exact"
+    if log_prob is None and not is_best:
+        return Grounding(
+            generation=best.generation,
+            match=Match.NEAREST,
+            distance=distance,
+            margin=best.margin,
+            log_prob=None,
+            ambiguity=ambiguity,
+        )
+    return Grounding(
+        generation=best.generation if is_best else candidates.title(row),
+        match=Match.EXACT if written.rows is None else Match.CONSTRAINED,
+        distance=0.0,
+        margin=best.margin if is_best else None,
+        log_prob=log_prob,
+        ambiguity=ambiguity,
+    )
 
 
 def popular_items(

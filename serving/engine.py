@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from index.title_search import FoundTitle
+from serving.title_tries import StoredTitles
+
 FinishReason = Literal["stop", "length"]
 
 
@@ -24,8 +27,23 @@ class Generation:
     finish_reason: FinishReason
 
 
+@dataclass(frozen=True)
+class TitleList:
+    """Titles of the catalog, as a constrained search found them.
+
+    Attributes:
+        titles: at most k, the most probable first, with the model's own summed log-probabilities.
+        is_complete: there is no better one; else the width has cut something off that might be.
+        completion_tokens: written by all beams together.
+    """
+
+    titles: tuple[FoundTitle, ...]
+    is_complete: bool
+    completion_tokens: int
+
+
 class Engine(Protocol):
-    """An engine with a base model and adapters, decoding greedily.
+    """An engine with a base model and adapters.
 
     Every method raises EngineUnavailableError once the engine is dead. Cancelling a call stops its generation.
     """
@@ -38,6 +56,52 @@ class Engine(Protocol):
         Raises:
             ValueError: ids outside the vocabulary, an empty prompt, or more tokens than the engine was opened for.
             UnknownAdapterError: the adapter is not loaded.
+        """
+        ...
+
+    async def write_titles(
+        self,
+        prompt_ids: Sequence[int],
+        titles: StoredTitles,
+        *,
+        adapter_id: str | None,
+        width: int,
+        k: int,
+        max_new_tokens: int,
+        request_id: str,
+    ) -> TitleList:
+        """Find the k most probable titles after the prompt by beam search; see `index.title_search`.
+
+        Args:
+            titles: those that may be given.
+            width: beams of each length.
+            max_new_tokens: of the longest title, with what ends it.
+
+        Raises: as `generate` does.
+        """
+        ...
+
+    async def sample(
+        self,
+        prompt_ids: Sequence[int],
+        *,
+        adapter_id: str | None,
+        n: int,
+        max_new_tokens: int,
+        request_id: str,
+    ) -> list[Generation]:
+        """Draw n continuations from the model's own distribution, in no order; some may be alike.
+
+        Raises: as `generate` does.
+        """
+        ...
+
+    async def next_tokens(
+        self, prompt_ids: Sequence[int], *, adapter_id: str | None, n: int, request_id: str
+    ) -> list[tuple[int, float]]:
+        """Return the n most probable tokens after a prompt with their log-probabilities, best first.
+
+        Raises: as `generate` does.
         """
         ...
 

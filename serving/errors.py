@@ -9,6 +9,11 @@
         ├── StoreUnavailableError    the event store does not answer (503, Retry-After)
         ├── AdapterForbiddenError    a request names its adapter and may not (403)
         ├── UnknownAdapterError      a request names an adapter that is not served (422)
+        ├── ItemChangesForbiddenError a request changes the catalog and may not (403)
+        ├── UnknownItemError         a request changes an item that the catalog does not have (404)
+        ├── InvalidItemError         a request gives an item a title that it cannot have (422)
+        ├── CatalogConflictError     the catalog or index on disk is not the one in use, so it is not changed (409)
+        ├── CatalogUnwritableError   a change cannot be written to the disk (503, Retry-After)
         ├── AdapterProofError        at start: an adapter does not do what it did in training
         ├── EngineStartError         at start: the engine does not come up
         └── SettingsError            at start: a setting has a value that it cannot take
@@ -55,6 +60,26 @@ class AdapterForbiddenError(ServingError):
 
 class UnknownAdapterError(ServingError):
     """A request names an adapter that this server does not serve."""
+
+
+class ItemChangesForbiddenError(ServingError):
+    """This server does not let requests change the catalog."""
+
+
+class UnknownItemError(ServingError):
+    """A patch or removal of an item that the catalog does not have."""
+
+
+class InvalidItemError(ServingError):
+    """A title or category that no item can have. Nothing was changed."""
+
+
+class CatalogConflictError(ServingError):
+    """What lies in the workspace is not what is served, so nothing can be built upon it. Nothing was changed."""
+
+
+class CatalogUnwritableError(ServingError):
+    """The journal cannot be written. Nothing was changed."""
 
 
 class AdapterProofError(ServingError):

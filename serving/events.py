@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 
-from index.catalog import Catalog
 from serving.event_store import StoredEvent
 from serving.history import Histories
 from serving.schema import Degraded, Event, EventsRequest, EventsResponse, RejectedEvent
+from serving.views import Views
 
 _NO_SUCH_ITEM = "the catalog has no such item_id"
 
 
 class EventIntake:
-    """Accepts batches of events. Repeating a batch changes nothing."""
+    """Accepts batches of events. Repeating a batch changes nothing.
 
-    def __init__(self, catalog: Catalog, histories: Histories) -> None:
-        self._catalog = catalog
+    An item that was removed since may still be named: it was on offer when the user saw it.
+    """
+
+    def __init__(self, views: Views, histories: Histories) -> None:
+        self._views = views
         self._histories = histories
 
     async def add(self, request: EventsRequest) -> EventsResponse:
@@ -26,10 +29,11 @@ class EventIntake:
             StoreUnavailableError: nothing was taken.
         """
         now = int(time.time())
+        catalog = (await self._views.current()).index.catalog
         good: list[StoredEvent] = []
         rejected: list[RejectedEvent] = []
         for position, event in enumerate(request.events):
-            if self._catalog.find_item_row(event.item_id) is None:
+            if catalog.recall_item_row(event.item_id) is None:
                 rejected.append(
                     RejectedEvent(position=position, event_id=event.event_id, code="unknown_item", reason=_NO_SUCH_ITEM)
                 )

@@ -14,7 +14,8 @@ class KnownHistory:
     """A history tied to the catalog.
 
     Attributes:
-        titles: the known entries' titles, oldest first, as the catalog spells them.
+        titles: the known entries' titles, oldest first, as the catalog spells them; also of items that were removed
+            since, for the model knows them.
         item_ids: every item that shares a title with a known entry.
         unknown: how many entries are neither an item id nor a title.
         source: where the entries came from.
@@ -31,7 +32,7 @@ def know_history(catalog: Catalog, entries: Sequence[str], source: HistorySource
     titles: list[str] = []
     item_ids: set[str] = set()
     for entry in entries:
-        row = catalog.find_item_row(entry)
+        row = catalog.recall_item_row(entry)
         if row is None:
             row = catalog.find_title_row(entry)
         if row is not None:

@@ -14,13 +14,18 @@ from starlette.exceptions import HTTPException
 
 from serving.errors import (
     AdapterForbiddenError,
+    CatalogConflictError,
+    CatalogUnwritableError,
     DeadlineError,
     EngineUnavailableError,
+    InvalidItemError,
+    ItemChangesForbiddenError,
     NotReadyError,
     OverloadedError,
     ServingError,
     StoreUnavailableError,
     UnknownAdapterError,
+    UnknownItemError,
 )
 from serving.schema import FieldProblem, Problem
 
@@ -47,6 +52,11 @@ BY_EXCEPTION: dict[type[Exception], ProblemKind] = {
     DeadlineError: ProblemKind(504, "deadline_exceeded", "The answer took too long", retryable=True),
     AdapterForbiddenError: ProblemKind(403, "adapter_forbidden", "Choosing the adapter is not allowed"),
     UnknownAdapterError: ProblemKind(422, "unknown_adapter", "There is no such adapter"),
+    ItemChangesForbiddenError: ProblemKind(403, "item_changes_forbidden", "Changing the catalog is not allowed"),
+    UnknownItemError: ProblemKind(404, "unknown_item", "The catalog has no such item"),
+    InvalidItemError: ProblemKind(422, "invalid_item", "No item can be like that"),
+    CatalogConflictError: ProblemKind(409, "catalog_conflict", "The catalog on disk is not the one in use"),
+    CatalogUnwritableError: ProblemKind(503, "catalog_unwritable", "The change cannot be written", retryable=True),
     RequestValidationError: ProblemKind(422, "invalid_request", "The request is not valid"),
 }
 
@@ -127,7 +137,8 @@ async def _on_serving_error(request: Request, error: Exception) -> Response:
 
 async def _on_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    if not _JSON.fullmatch(request.headers.get("content-type", "").partition(";")[0].strip().lower()):
+    of_body = any(problem["loc"][:1] == ("body",) for problem in error.errors())
+    if of_body and not _JSON.fullmatch(request.headers.get("content-type", "").partition(";")[0].strip().lower()):
         detail = "send the header content-type: application/json"
         return problem_response(BY_STATUS[415], detail=detail, request_id=request_id_of(request))
     errors = [

@@ -1,4 +1,4 @@
-"""The request path, on one screen: history -> prompt -> generation -> items -> decision."""
+"""The request path, on one screen: history -> prompt -> titles -> ranked items -> decision."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from index.popularity import popularity_order
-from index.store import LoadedIndex
+from index.ranking import Written
 from serving.adapters import ServedAdapter
 from serving.admission import Admission
-from serving.answer import AnswerDraft, grounded_items, popular_items
+from serving.answer import AnswerDraft, popular_items, ranked_items
 from serving.arms import ArmChooser
-from serving.candidates import Candidates, CandidateSelector
+from serving.candidates import Candidates
+from serving.decoding import Decoder, titles_ranked
 from serving.engine import Engine
 from serving.errors import DeadlineError
 from serving.event_store import EventStore
@@ -22,18 +22,20 @@ from serving.schema import (
     ArmReason,
     Degraded,
     HistorySource,
-    IndexUsed,
     RecommendedItem,
     RecommendRequest,
     RecommendResponse,
 )
+from serving.title_tries import StoredTitles
+from serving.views import ServedView, Views
 
 
 class Recommender:
-    """Answers requests with one index, one engine and its adapters.
+    """Answers requests with one engine and its adapters, each request from one view of the index.
 
     Args:
         arms: who answers.
+        views: the index, as it is when a request comes in.
         admission: the queue before the engine.
         timeout_ms: deadline of a request that names none.
     """
@@ -43,7 +45,7 @@ class Recommender:
         *,
         arms: ArmChooser,
         engine: Engine,
-        index: LoadedIndex,
+        views: Views,
         histories: Histories,
         store: EventStore,
         admission: Admission,
@@ -51,15 +53,12 @@ class Recommender:
     ) -> None:
         self._arms = arms
         self._engine = engine
-        self._index = index
+        self._views = views
         self._histories = histories
         self._store = store
         self._admission = admission
         self._timeout_ms = timeout_ms
-        self._selector = CandidateSelector(index.catalog)
-        self._popular: list[int] = popularity_order(index.popularity).tolist()
         self._grounding_thread = ThreadPoolExecutor(1, thread_name_prefix="ground")  # one: the encoder fills a core
-        self.index_used = IndexUsed(version=index.version, encoder=index.encoder_name)
 
     async def recommend(self, request: RecommendRequest, *, request_id: str, record: bool = True) -> RecommendResponse:
         """Answer a request.
@@ -74,17 +73,20 @@ class Recommender:
             OverloadedError, DeadlineError, EngineUnavailableError, StoreUnavailableError: try again later.
         """
         choice = self._arms.choose(request)
+        view = await self._views.current()
         draft = AnswerDraft.begin(
             choice,
             request_id=request_id,
             user_id=request.user_id,
             experiment_id=self._arms.experiment_id,
-            index=self.index_used,
+            index=view.used,
         )
+        if self._views.outdated:
+            draft.degraded.append(Degraded.INDEX_OUTDATED)
         timeout_ms = request.timeout_ms or self._timeout_ms
         try:
             async with asyncio.timeout(timeout_ms / 1000) as deadline:
-                await self._answer(request, draft, choice.adapter)
+                await self._answer(request, draft, choice.adapter, view)
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -98,29 +100,31 @@ class Recommender:
         """Let the grounding in progress end."""
         self._grounding_thread.shutdown()
 
-    async def _answer(self, request: RecommendRequest, draft: AnswerDraft, adapter: ServedAdapter) -> None:
+    async def _answer(
+        self, request: RecommendRequest, draft: AnswerDraft, adapter: ServedAdapter, view: ServedView
+    ) -> None:
         with draft.timed("history"):
-            history = draft.history = await self._read_history(request, draft)
+            history = draft.history = await self._read_history(request, draft, view)
         seen = history.item_ids if request.exclude_seen else frozenset()
-        candidates = self._selector.select(request.filters, seen.union(request.exclude_item_ids))
+        candidates = view.selector.select(request.filters, seen.union(request.exclude_item_ids))
         if not history.titles:
             label = Degraded.UNKNOWN_HISTORY if history.unknown else Degraded.NO_HISTORY
-            draft.fall_back(self._most_popular(candidates, request.k), ArmReason.NO_HISTORY, label)
+            draft.fall_back(_most_popular(view, candidates, request.k), ArmReason.NO_HISTORY, label)
         else:
             waiting = time.perf_counter()
             async with self._admission.place():
                 draft.note_time("queue", since=waiting)
-                title = await self._generate(request, draft, adapter, history)
-                if title.strip():
-                    draft.items = await self._ground(draft, title, candidates, request.k)
+                written = await self._write(request, draft, adapter, history, candidates, view)
+                if written is not None:
+                    draft.items = await self._rank(draft, written, adapter, candidates, request.k, view)
                 else:
-                    popular = self._most_popular(candidates, request.k)
+                    popular = _most_popular(view, candidates, request.k)
                     draft.fall_back(popular, ArmReason.EMPTY_GENERATION, Degraded.EMPTY_GENERATION)
         if len(draft.items) < request.k:
             draft.degraded.append(Degraded.FEWER_THAN_K)
 
-    async def _read_history(self, request: RecommendRequest, draft: AnswerDraft) -> KnownHistory:
-        catalog = self._index.catalog
+    async def _read_history(self, request: RecommendRequest, draft: AnswerDraft, view: ServedView) -> KnownHistory:
+        catalog = view.index.catalog
         if request.history is not None:
             return know_history(catalog, request.history, HistorySource.INLINE)
         if request.user_id is None:
@@ -130,34 +134,65 @@ class Recommender:
             draft.degraded.append(Degraded.HISTORY_CACHE_UNAVAILABLE)
         return know_history(catalog, stored.item_ids, HistorySource(stored.source))
 
-    async def _generate(
-        self, request: RecommendRequest, draft: AnswerDraft, adapter: ServedAdapter, history: KnownHistory
-    ) -> str:
+    async def _write(
+        self,
+        request: RecommendRequest,
+        draft: AnswerDraft,
+        adapter: ServedAdapter,
+        history: KnownHistory,
+        candidates: Candidates,
+        view: ServedView,
+    ) -> Written | None:
         with draft.timed("prompt"):
             prompt = adapter.renderer.render(history.titles)
+        decoder = Decoder(
+            self._engine,
+            adapter.adapter_id,
+            adapter.renderer,
+            adapter.decoding,
+            titles_ranked(adapter.ranking),
+        )
         with draft.timed("generate"):
-            generation = await self._engine.generate(
+            decoded = await decoder.write(
                 prompt.ids,
-                adapter_id=adapter.adapter_id,
-                max_new_tokens=adapter.max_new_tokens,
+                k=request.k,
+                catalog=view.index.catalog,
+                titles=_titles(adapter, candidates, view),
                 request_id=draft.request_id,
             )
-        title = adapter.renderer.parse(generation.ids)
+        written = decoded.written
         draft.titles_used = prompt.used
-        draft.prompt_tokens, draft.completion_tokens = len(prompt.ids), len(generation.ids)
+        draft.prompt_tokens, draft.completion_tokens = len(prompt.ids), decoded.completion_tokens
         if request.explain:
-            draft.details = {"prompt_ids": prompt.ids, "generated_ids": generation.ids, "generation": title}
-        return title
+            titles = [] if written is None else list(zip(written.texts, written.log_probs, strict=True))
+            draft.details = {"prompt_ids": prompt.ids, "generated_ids": decoded.ids, "titles": titles}
+        return written
 
-    async def _ground(self, draft: AnswerDraft, title: str, candidates: Candidates, k: int) -> list[RecommendedItem]:
+    async def _rank(
+        self,
+        draft: AnswerDraft,
+        written: Written,
+        adapter: ServedAdapter,
+        candidates: Candidates,
+        k: int,
+        view: ServedView,
+    ) -> list[RecommendedItem]:
         if not candidates.rows.any():
             return []
         with draft.timed("ground"):
-            rank = self._index.grounder.rank
-            [ranking] = await asyncio.get_running_loop().run_in_executor(
-                self._grounding_thread, lambda: rank([title], k, allowed=candidates.rows)
+            rank = view.ranker.rank
+            [ranked] = await asyncio.get_running_loop().run_in_executor(
+                self._grounding_thread, lambda: rank([written], k, adapter.ranking, allowed=candidates.rows)
             )
-        return grounded_items(ranking, candidates, k)
+        return ranked_items(ranked, written, adapter.ranking, candidates, k)
 
-    def _most_popular(self, candidates: Candidates, k: int) -> list[RecommendedItem]:
-        return popular_items(self._popular, self._index.popularity, candidates, k)
+
+def _titles(adapter: ServedAdapter, candidates: Candidates, view: ServedView) -> StoredTitles | None:
+    """What the adapter may write, if it is confined to the catalog and anything is left."""
+    if not adapter.writes_in_catalog or not candidates.rows.any():
+        return None
+    return view.tries[adapter.renderer.spelling_digest].open_titles(candidates.filtered, candidates.excluded)
+
+
+def _most_popular(view: ServedView, candidates: Candidates, k: int) -> list[RecommendedItem]:
+    return popular_items(view.popular, view.index.popularity, candidates, k)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 
 from serving.problems import request_id_of
 from serving.schema import (
     EventsRequest,
     EventsResponse,
+    Id,
+    ItemBody,
+    ItemPatch,
+    ItemResponse,
     LiveResponse,
     ReadyResponse,
     RecommendRequest,
@@ -21,6 +25,8 @@ from serving.schema import (
 from serving.service import Service
 
 router = APIRouter()
+
+ItemId = Annotated[Id, Path(description="Its slashes and other signs as they are, or percent-encoded.")]
 
 _T = TypeVar("_T")
 
@@ -36,6 +42,24 @@ async def recommend(body: RecommendRequest, request: Request) -> RecommendRespon
 async def events(body: EventsRequest, request: Request) -> EventsResponse:
     """Take in a batch, idempotently by `event_id`. Interactions and purchases are in the history when this answers."""
     return await _service(request).events.add(body)
+
+
+@router.put("/items/{item_id:path}", summary="Add an item, or replace it")
+async def put_item(item_id: ItemId, body: ItemBody, request: Request) -> ItemResponse:
+    """Put a whole item. It is on disk and in the index when this answers."""
+    return await _service(request).items.put(item_id, body)
+
+
+@router.patch("/items/{item_id:path}", summary="Change some of an item, or hide it")
+async def patch_item(item_id: ItemId, body: ItemPatch, request: Request) -> ItemResponse:
+    """Change what the body names."""
+    return await _service(request).items.patch(item_id, body)
+
+
+@router.delete("/items/{item_id:path}", summary="Remove an item")
+async def delete_item(item_id: ItemId, request: Request) -> ItemResponse:
+    """Take an item out of the catalog. Histories that name it keep its title; putting it again brings it back."""
+    return await _service(request).items.remove(item_id)
 
 
 @router.get("/livez", summary="Does the process run?")

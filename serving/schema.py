@@ -24,6 +24,8 @@ _PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$"
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS, pattern=_PRINTABLE)]
 IdOrTitle = Annotated[str, Field(min_length=1, max_length=MAX_TITLE_CHARACTERS)]
+Title = Annotated[str, Field(min_length=1, max_length=MAX_TITLE_CHARACTERS)]
+Category = Annotated[str, Field(max_length=MAX_TITLE_CHARACTERS)]
 CategoryName = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS)]
 
 
@@ -39,24 +41,40 @@ class ScoreType(StrEnum):
     """What an item's score is; scores of two types are not comparable. Higher is better in each.
 
     * `negative_l2_distance`: minus the L2 distance between the generated title's embedding and the item's.
+    * `log_probability`: natural logarithm of the probability that the model writes the item's title.
+    * `fusion`: a weighted sum of log-probability, distance and popularity, or another mixture with popularity.
     * `interaction_count`: interactions with the item's title in the log that the index was built from.
     """
 
     NEGATIVE_L2_DISTANCE = "negative_l2_distance"
+    LOG_PROBABILITY = "log_probability"
+    FUSION = "fusion"
     INTERACTION_COUNT = "interaction_count"
 
 
 class Source(StrEnum):
-    """Where an item came from: `generated` by the model and grounded, or by `popularity`."""
+    """Where an item came from.
+
+    * `generated`: the model wrote it, or what it wrote was grounded to it.
+    * `neighbour`: the model's titles did not fill the list; it lies near the best of them.
+    * `popularity`: the model had no part in it.
+    """
 
     GENERATED = "generated"
+    NEIGHBOUR = "neighbour"
     POPULARITY = "popularity"
 
 
 class Match(StrEnum):
-    """How an item was tied to the generated title: its title is that text (`exact`), or lies `nearest` to it."""
+    """How an item was tied to the generated title.
+
+    * `exact`: its title is that text.
+    * `constrained`: its title is that text, and the model could write nothing but titles of the catalog.
+    * `nearest`: its title lies near that text.
+    """
 
     EXACT = "exact"
+    CONSTRAINED = "constrained"
     NEAREST = "nearest"
 
 
@@ -96,6 +114,8 @@ class Degraded(StrEnum):
     * `empty_generation`: the model wrote no title; the items are by popularity.
     * `history_cache_unavailable`: Redis did not answer; the event store did.
     * `fewer_than_k`: the filters and exclusions left fewer than `k` items.
+    * `index_outdated`: the workspace holds another catalog, or a damaged journal or index version, that cannot be taken
+      up; the items are of the catalog in memory.
     """
 
     NO_HISTORY = "no_history"
@@ -103,6 +123,7 @@ class Degraded(StrEnum):
     EMPTY_GENERATION = "empty_generation"
     HISTORY_CACHE_UNAVAILABLE = "history_cache_unavailable"
     FEWER_THAN_K = "fewer_than_k"
+    INDEX_OUTDATED = "index_outdated"
 
 
 class Filters(_Request):
@@ -156,10 +177,19 @@ class Grounding(_Answer):
 
     generation: str = Field(description="The title as the model wrote it.")
     match: Match
-    distance: float = Field(description="L2 distance between the generation's embedding and the item title's; >= 0.")
+    distance: float = Field(
+        description="L2 distance between the generation's embedding and the item title's; 0 where they are the same."
+    )
     margin: float | None = Field(
-        description="Distance of the catalog's second nearest title minus that of the nearest; small means doubtful. "
-        "Null in a catalog of one title."
+        description="Distance from the generation to the catalog's second nearest title minus that to the nearest; "
+        "small means doubtful. Null in a catalog of one title, and where it was not measured: it is for the best title."
+    )
+    log_prob: float | None = Field(
+        description="Natural logarithm of the probability that the model writes the item's title, not divided by its "
+        "length and not renormalised over the catalog. Null where it was not written."
+    )
+    ambiguity: int = Field(
+        ge=1, description="How many items of the catalog have this title; the model cannot tell them apart."
     )
 
 
@@ -187,7 +217,9 @@ class Experiment(_Answer):
 class IndexUsed(_Answer):
     """The index that grounded the answer."""
 
-    version: str
+    version: str = Field(
+        description="A build, and after `+` the number of the catalog's changes that it shows; none without `+`."
+    )
     encoder: str
 
 
@@ -277,6 +309,61 @@ class EventsResponse(_Answer):
     duplicates: int = Field(ge=0, description="Already stored under the same event_id, or twice in this batch.")
     rejected: list[RejectedEvent]
     degraded: list[Degraded]
+
+
+class ItemBody(_Request):
+    """A whole item."""
+
+    title: Title
+    category: Category = Field(default="", description="Several are separated by `|`; empty: none is known.")
+    available: StrictBool = True
+
+
+class ItemPatch(_Request):
+    """What changes of an item; null or left out: stays. `{"available": false}` hides it."""
+
+    title: Title | None = None
+    category: Category | None = None
+    available: StrictBool | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> ItemPatch:
+        if self.title is None and self.category is None and self.available is None:
+            raise ValueError("give title, category or available")
+        return self
+
+
+class ItemState(StrEnum):
+    """What became of an item. `unchanged`: the catalog said so already, nothing was written."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
+    REMOVED = "removed"
+
+
+class ItemWarning(_Answer):
+    """Something to know of a title. The change was made all the same.
+
+    * `shared_title`: other items have this title; the model cannot tell them apart, they follow each other in answers.
+    * `near_title`: another title's vector is so near that hardly any generation tells the two apart.
+    """
+
+    code: str
+    reason: str
+
+
+class ItemResponse(_Answer):
+    """What became of an item; the next `/recommend` knows of it."""
+
+    item_id: str
+    title: str
+    category: str
+    available: bool
+    state: ItemState
+    row: int = Field(ge=0, description="The row of the index that its title has, or had.")
+    index: IndexUsed
+    warnings: list[ItemWarning]
 
 
 class LiveResponse(_Answer):

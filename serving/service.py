@@ -7,16 +7,18 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
-from index.catalog import read_catalog
 from index.encoder import open_encoder
-from index.store import LoadedIndex, load_active, read_encoder_name
+from index.live import LiveIndex
+from index.store import read_encoder_name
+from index.trie_store import TitleSpelling
 from index.workspace import Workspace
 from serving.adapters import ServedAdapter, choose_adapters, proof_tolerance, prove_adapter
 from serving.admission import Admission
 from serving.arms import ArmChooser
+from serving.decoding import choose_decoding, choose_ranking
 from serving.embedded_redis import EmbeddedRedis
 from serving.engine import Engine
 from serving.errors import NotReadyError, ServingError
@@ -26,13 +28,17 @@ from serving.experiment import plan_experiment
 from serving.history import Histories
 from serving.history_cache import HistoryCache
 from serving.interaction_log import digest_log, read_log
+from serving.items import ItemEditor
 from serving.recommender import Recommender
 from serving.schema import Degraded, ReadyResponse
 from serving.settings import ServingSettings
+from serving.views import Views
 from serving.vllm_environment import engine_threads
 from training.adapter import Adapter, check_adapter
 from training.base_model import BaseModel, locate_base
 from training.generation.vllm_environment import prepare_environment, runs_on_cpu
+
+MOST_RUNNING = 256  # vLLM's requests in one batch: those of a search are several
 
 EngineOpener = Callable[[BaseModel, Sequence[Adapter], ServingSettings], Awaitable[Engine]]
 Note = Callable[[str], None]
@@ -46,7 +52,9 @@ class Service:
 
     recommender: Recommender
     events: EventIntake
+    items: ItemEditor
     arms: ArmChooser
+    views: Views
     _engine: Engine
     _store: EventStore
     _cache: HistoryCache
@@ -55,18 +63,21 @@ class Service:
         """Say that `/recommend` works.
 
         Raises:
-            NotReadyError: the engine or the store does not; a missing Redis is only named.
+            NotReadyError: the engine or the store does not; a missing Redis, or an index that cannot follow the
+                workspace, is only named.
         """
         try:
             await self._engine.ping()
             await asyncio.to_thread(self._store.ping)
         except ServingError as error:
             raise NotReadyError(str(error)) from error
+        view = await self.views.current()
+        degraded = [] if await self._cache.ping() else [Degraded.HISTORY_CACHE_UNAVAILABLE]
         return ReadyResponse(
             adapters=[adapter.adapter_id for adapter in self.arms.adapters.values()],
             experiment=self.arms.experiment_id,
-            index=self.recommender.index_used,
-            degraded=[] if await self._cache.ping() else [Degraded.HISTORY_CACHE_UNAVAILABLE],
+            index=view.used,
+            degraded=[*degraded, Degraded.INDEX_OUTDATED] if self.views.outdated else degraded,
         )
 
 
@@ -78,6 +89,7 @@ async def open_vllm(base: BaseModel, adapters: Sequence[Adapter], settings: Serv
 
     golden = [prompt for adapter in adapters for prompt in adapter.golden]
     longest_golden = max(len(prompt.prompt_ids) + len(prompt.completion_ids) + 1 for prompt in golden)
+    width = max(choose_decoding(a.facts.decoding, settings.decoding, settings.width).width for a in adapters)
     longest_request = max(a.facts.template.max_prompt_tokens + a.facts.decoding.max_new_tokens for a in adapters)
     return await VllmEngine.open(
         str(base.path),
@@ -87,7 +99,7 @@ async def open_vllm(base: BaseModel, adapters: Sequence[Adapter], settings: Serv
             dtype=resolve_dtype(settings),
             max_model_len=max(longest_golden, longest_request),
             max_lora_rank=max(adapter.facts.lora_rank for adapter in adapters),
-            max_running=settings.max_running,
+            max_running=min(settings.max_running * width, MOST_RUNNING),
             kv_cache_bytes=int(settings.kv_cache_gib * 2**30) if on_cpu else None,
             enforce_eager=on_cpu,
             block_size=32 if on_cpu else None,
@@ -119,13 +131,14 @@ async def open_service(
     async with AsyncExitStack() as stack:
         base = locate_base(workspace)
         adapters = choose_adapters(workspace.adapters_dir, settings.adapters)
-        index = await _opened(note, "index", asyncio.to_thread(_load_index, workspace, base))
+        live = await _opened(note, "index", asyncio.to_thread(_open_index, workspace, base, note))
+        stack.callback(live.close)
         for adapter in adapters:
             check_adapter(
                 adapter,
                 base_digest=base.digest,
                 tokenizer_digest=base.tokenizer.digest,
-                catalog_digest=index.catalog.digest,
+                catalog_digest=live.view.catalog.origin_digest,
             )
 
         log_digest = await asyncio.to_thread(digest_log, workspace.interactions_path)
@@ -137,6 +150,9 @@ async def open_service(
         stack.push_async_callback(cache.close)
         histories = Histories(store, cache, limit=settings.history_limit)
 
+        arms = _choose_arms(base, adapters, settings)
+        views = await _opened(note, "title tries", asyncio.to_thread(Views, live, _spellings(arms)))
+        stack.push_async_callback(views.close)
         engine = await _opened(note, "engine", open_engine(base, adapters, settings))
         stack.push_async_callback(engine.close)
         tolerance = proof_tolerance(settings.proof_tolerance, dtype=resolve_dtype(settings))
@@ -147,11 +163,10 @@ async def open_service(
                 f"{proof.effect:.3f} from the base"
             )
 
-        arms = _choose_arms(base, adapters, settings)
         recommender = Recommender(
             arms=arms,
             engine=engine,
-            index=index,
+            views=views,
             histories=histories,
             store=store,
             admission=Admission(
@@ -162,7 +177,8 @@ async def open_service(
             timeout_ms=settings.timeout_ms,
         )
         stack.callback(recommender.close)
-        yield Service(recommender, EventIntake(index.catalog, histories), arms, engine, store, cache)
+        items = ItemEditor(live, views, allowed=settings.allow_item_changes)
+        yield Service(recommender, EventIntake(views, histories), items, arms, views, engine, store, cache)
 
 
 def resolve_dtype(settings: ServingSettings) -> str:
@@ -176,7 +192,8 @@ def _choose_arms(base: BaseModel, adapters: Sequence[Adapter], settings: Serving
             name=adapter.name,
             adapter_id=adapter.adapter_id,
             renderer=base.renderer(adapter.facts.template),
-            max_new_tokens=adapter.facts.decoding.max_new_tokens,
+            decoding=choose_decoding(adapter.facts.decoding, settings.decoding, settings.width),
+            ranking=choose_ranking(adapter.adapter_id, adapter.facts.ranking, settings.ranking),
         )
         for adapter in adapters
     }
@@ -195,11 +212,14 @@ def _choose_arms(base: BaseModel, adapters: Sequence[Adapter], settings: Serving
     )
 
 
-def _load_index(workspace: Workspace, base: BaseModel) -> LoadedIndex:
-    """Load the index of this very catalog. Which items are available is the catalog's to say, not the index's copy."""
-    catalog = read_catalog(workspace.catalog_path)
-    encoder = open_encoder(read_encoder_name(workspace.index_dir), base_dir=base.path)
-    return replace(load_active(workspace.index_dir, encoder=encoder, catalog_digest=catalog.digest), catalog=catalog)
+def _spellings(arms: ArmChooser) -> dict[str, TitleSpelling]:
+    """Every spelling that an adapter writes the catalog's titles in, by its digest."""
+    renderers = (adapter.renderer for adapter in arms.adapters.values() if adapter.writes_in_catalog)
+    return {renderer.spelling_digest: renderer for renderer in renderers}
+
+
+def _open_index(workspace: Workspace, base: BaseModel, note: Note) -> LiveIndex:
+    return LiveIndex(workspace, open_encoder(read_encoder_name(workspace.index_dir), base_dir=base.path), note=note)
 
 
 def _open_store(workspace: Workspace, settings: ServingSettings) -> EventStore:

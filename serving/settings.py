@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from index.ranking_choice import RankingMode
 from serving.errors import SettingsError
+from training.adapter import DecodingMode
 
 PREFIX = "SOFTREC_"
 
@@ -24,6 +26,17 @@ class ServingSettings(BaseModel):
         description="Answers where no arm does (no user_id or no experiment); empty: soft if served, else the last.",
     )
     allow_adapter_override: bool = Field(default=False, description="Let a request name its adapter.")
+    allow_item_changes: bool = Field(default=False, description="Let requests add, change and remove items.")
+
+    decoding: DecodingMode | Literal[""] = Field(
+        default="", description="How titles are written; empty: as each adapter's manifest says."
+    )
+    width: int = Field(
+        default=0, ge=0, le=100, description="Beams, or samples; 0: the manifest's, or what is usual for the mode."
+    )
+    ranking: RankingMode | Literal[""] = Field(
+        default="", description="How items are ranked; empty: as each adapter's manifest says."
+    )
 
     experiment: str = Field(default="sft-vs-soft", description="The experiment's id and its hash seed; empty: none.")
     arms: tuple[str, ...] = Field(

@@ -1,6 +1,7 @@
 """vLLM in this process's company: `AsyncLLM` here, its engine core in a process of its own.
 
-The only module that imports vllm. Call `training.generation.vllm_environment.prepare_environment` before importing it.
+The modules `serving.vllm_*` alone import vllm. Call `training.generation.vllm_environment.prepare_environment` before
+importing one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -23,16 +25,21 @@ with warnings.catch_warnings():
     from vllm import SamplingParams, TokensPrompt
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.lora.request import LoRARequest
-    from vllm.outputs import RequestOutput
+    from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.sampling_params import RequestOutputKind
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from serving.engine import Generation
+from serving.engine import Generation, TitleList
 from serving.errors import EngineStartError, EngineUnavailableError, UnknownAdapterError
 from serving.reaper import Reaper
+from serving.title_mask import ARGUMENT, FORCED
+from serving.title_tries import StoredTitles
 from serving.turns import Turns
 from serving.vllm_environment import starting_engine
+from serving.vllm_titles import TitleWriting
+
+LOGITS_PROCESSOR = "serving.vllm_logits:TitleLogits"
 
 # A fresh integer per load in this process: vLLM tells loaded adapters apart by it
 _fresh_lora_ids = itertools.count(1)
@@ -123,11 +130,7 @@ class VllmEngine:
     async def generate(
         self, prompt_ids: Sequence[int], *, adapter_id: str | None, max_new_tokens: int, request_id: str
     ) -> Generation:
-        """See `Engine.generate`.
-
-        Without an adapter it waits until it has the engine to itself: in a batch with LoRA requests vLLM 0.32 on the
-        CPU gives a request without LoRA the adapter of its last slot, silently. Requests with adapters mix correctly.
-        """
+        """See `Engine.generate`."""
         params = SamplingParams(
             temperature=0.0,
             max_tokens=max_new_tokens,
@@ -136,37 +139,102 @@ class VllmEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        async with self._turns.alone() if adapter_id is None else self._turns.shared():
+        async with self._turn(adapter_id):
             output = await self._run(prompt_ids, params, adapter_id, request_id)
-        written = output.outputs[0]
-        return Generation(
-            ids=tuple(written.token_ids),
-            log_prob=float(written.cumulative_logprob or 0.0),
-            finish_reason="stop" if written.finish_reason == "stop" else "length",
+        return _generation(output.outputs[0])
+
+    async def write_titles(
+        self,
+        prompt_ids: Sequence[int],
+        titles: StoredTitles,
+        *,
+        adapter_id: str | None,
+        width: int,
+        k: int,
+        max_new_tokens: int,
+        request_id: str,
+    ) -> TitleList:
+        """See `Engine.write_titles`. Without an adapter it waits as `generate` does."""
+        self._check(prompt_ids, max_new_tokens)
+        writing = TitleWriting(
+            self._llm,
+            prompt_ids,
+            titles,
+            lora=None if adapter_id is None else self._lora(adapter_id),
+            end_id=self._end_id,
+            width=width,
+            k=k,
+            most_tokens=max_new_tokens,
+            request_id=request_id,
         )
+        async with self._turn(adapter_id):
+            with _naming_failures():
+                result = await writing.run()
+        return TitleList(result.titles, result.is_complete, writing.tokens)
+
+    async def sample(
+        self,
+        prompt_ids: Sequence[int],
+        *,
+        adapter_id: str | None,
+        n: int,
+        max_new_tokens: int,
+        request_id: str,
+    ) -> list[Generation]:
+        """See `Engine.sample`."""
+        params = SamplingParams(
+            temperature=1.0,
+            n=n,
+            max_tokens=max_new_tokens,
+            stop_token_ids=[self._end_id],
+            logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        async with self._turn(adapter_id):
+            output = await self._run(prompt_ids, params, adapter_id, request_id)
+        return [_generation(written) for written in output.outputs]
+
+    async def next_tokens(
+        self, prompt_ids: Sequence[int], *, adapter_id: str | None, n: int, request_id: str
+    ) -> list[tuple[int, float]]:
+        """See `Engine.next_tokens`."""
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            logprobs=n,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        async with self._turn(adapter_id):
+            output = await self._run(prompt_ids, params, adapter_id, request_id)
+        [entries] = output.outputs[0].logprobs or [{}]
+        return sorted(((token, entry.logprob) for token, entry in entries.items()), key=lambda entry: -entry[1])
 
     async def log_prob(
         self, prompt_ids: Sequence[int], completion_ids: Sequence[int], *, adapter_id: str | None
     ) -> float:
-        """See `Engine.log_prob`. Waits until it has the engine to itself.
+        """See `Engine.log_prob`. The engine writes the completion, token by token, because it may write nothing else.
 
-        With LoRA vLLM 0.32 mixes up tokens and requests when it computes `prompt_logprobs` in a batch of several, and
-        dies of it («einsum(): subscript b has size 4 …»); alone they are exact.
+        It does not ask for `prompt_logprobs`: with LoRA vLLM 0.32 on the CPU mixes up tokens and requests when it
+        computes those in a batch of several, and dies of it («einsum(): subscript b has size 4 …»).
         """
-        ids = [*prompt_ids, *completion_ids]
         params = SamplingParams(
             temperature=0.0,
-            max_tokens=1,
-            prompt_logprobs=0,
+            max_tokens=len(completion_ids),
+            ignore_eos=True,
+            logprobs=0,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            extra_args={ARGUMENT: {FORCED: list(completion_ids)}},
         )
-        async with self._turns.alone():
-            output = await self._run(ids, params, adapter_id, f"log-prob-{uuid.uuid4().hex}")
-        entries = output.prompt_logprobs
-        if entries is None or len(entries) != len(ids):
-            raise EngineUnavailableError(f"vLLM gave no log-probabilities for a prompt of {len(ids)} tokens")
-        return sum(_of_token(entries[place], ids[place]) for place in range(len(prompt_ids), len(ids)))
+        self._check([*prompt_ids, *completion_ids], 0)
+        async with self._turn(adapter_id):
+            output = await self._run(prompt_ids, params, adapter_id, f"log-prob-{uuid.uuid4().hex}")
+        written = _generation(output.outputs[0])
+        if written.ids != tuple(completion_ids):
+            raise EngineUnavailableError(f"vLLM wrote {written.ids} where only {tuple(completion_ids)} was allowed")
+        return written.log_prob
 
     async def ping(self) -> None:
         """See `Engine.ping`."""
@@ -183,20 +251,26 @@ class VllmEngine:
         self._reaper.dismiss()
         shutil.rmtree(self._sockets, ignore_errors=True)
 
+    def _turn(self, adapter_id: str | None) -> AbstractAsyncContextManager[None]:
+        """Without an adapter wait until the engine is there for this alone.
+
+        In a batch with LoRA requests vLLM 0.32 on the CPU gives a request without LoRA the adapter of its last slot,
+        silently. Requests with adapters mix correctly.
+        """
+        return self._turns.alone() if adapter_id is None else self._turns.shared()
+
     async def _run(
         self, ids: Sequence[int], params: SamplingParams, adapter_id: str | None, request_id: str
     ) -> RequestOutput:
         self._check(ids, params.max_tokens or 0)
         lora = None if adapter_id is None else self._lora(adapter_id)
         output: RequestOutput | None = None
-        try:
+        with _naming_failures():
             # Leaving this loop early (cancellation, deadline) makes vLLM abort the request in its engine too
             async for latest in self._llm.generate(
                 TokensPrompt(prompt_token_ids=list(ids)), params, request_id, lora_request=lora
             ):
                 output = latest
-        except (EngineDeadError, EngineGenerateError) as error:
-            raise EngineUnavailableError(f"the vLLM engine failed: {error}", remedy="restart the server") from error
         if output is None:
             raise EngineUnavailableError("the vLLM engine ended a request without an answer")
         return output
@@ -243,6 +317,9 @@ def _engine_args(base: str, adapters: int, options: VllmOptions) -> AsyncEngineA
         enable_prefix_caching=True,
         disable_log_stats=True,
         use_tqdm_on_load=False,
+        logits_processors=[LOGITS_PROCESSOR],
+        logprobs_mode="processed_logits",  # the processor makes them log-probabilities
+        max_logprobs=-1,  # no limit
         **chosen,
     )
 
@@ -252,7 +329,17 @@ def _allowed_rank(lora_rank: int) -> int:
     return next(rank for rank in (8, 16, 32, 64, 128, 256, 320, 512, max(512, lora_rank)) if rank >= lora_rank)
 
 
-def _of_token(entry: Mapping[int, Any] | None, token_id: int) -> float:
-    if entry is None:
-        raise EngineUnavailableError("vLLM gave no log-probability for a token of the completion")
-    return float(entry[token_id].logprob)
+def _generation(written: CompletionOutput) -> Generation:
+    return Generation(
+        ids=tuple(written.token_ids),
+        log_prob=float(written.cumulative_logprob or 0.0),
+        finish_reason="stop" if written.finish_reason == "stop" else "length",
+    )
+
+
+@contextmanager
+def _naming_failures() -> Iterator[None]:
+    try:
+        yield
+    except (EngineDeadError, EngineGenerateError) as error:
+        raise EngineUnavailableError(f"the vLLM engine failed: {error}", remedy="restart the server") from error

@@ -26,11 +26,14 @@ def engine_threads(environ: Mapping[str, str]) -> int:
 def starting_engine(environ: MutableMapping[str, str], *, threads: int | None) -> Iterator[Path]:
     """Set what only the engine's process shall inherit, while the context is open.
 
-    That is its number of threads, and a folder of its own for vLLM's sockets, which vLLM never removes. The folder is
-    given; it is removed if the context is left by an error, else it is the caller's.
+    That is its number of threads, vLLM's first model runner (on a GPU the second would not run `serving.vllm_logits`),
+    and a folder of its own for vLLM's sockets, which vLLM never removes. The folder is given; it is removed if the
+    context is left by an error, else it is the caller's.
     """
     folder = Path(tempfile.mkdtemp(prefix="softrec-vllm-"))
-    inherited = {"VLLM_RPC_BASE_PATH": str(folder)} | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
+    inherited = {"VLLM_RPC_BASE_PATH": str(folder), "VLLM_USE_V2_MODEL_RUNNER": "0"} | (
+        {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    )
     before = {name: environ.get(name) for name in inherited}
     environ.update(inherited)
     try:

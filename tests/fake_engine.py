@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from serving.engine import Generation
+from index.title_search import TitleSearch, next_tokens_needed
+from serving.engine import Generation, TitleList
 from serving.errors import EngineUnavailableError, UnknownAdapterError
+from serving.title_tries import StoredTitles
 
 Writer = Callable[[Sequence[int]], Sequence[int]]
 
@@ -44,6 +46,65 @@ class FakeEngine:
             raise
         ids = tuple(self.writers[adapter_id](prompt_ids))[:max_new_tokens]
         return Generation(ids, log_prob=len(ids) * ADAPTER_NATS, finish_reason="stop")
+
+    async def write_titles(
+        self,
+        prompt_ids: Sequence[int],
+        titles: StoredTitles,
+        *,
+        adapter_id: str | None,
+        width: int,
+        k: int,
+        max_new_tokens: int,
+        request_id: str,
+    ) -> TitleList:
+        """Its model writes the adapter's title with near certainty; every other token costs a nat and its place."""
+        await self.generate(prompt_ids, adapter_id=adapter_id, max_new_tokens=max_new_tokens, request_id=request_id)
+        search, tokens = TitleSearch(titles.open, width=width, k=k), 0
+        liked = tuple(self.writers[adapter_id](prompt_ids))
+        while search.wanted:
+            for path, place in search.wanted.items():
+                allowed = titles.open.next_tokens(place).tolist()
+                told = [(token, self._nats(liked, path, token)) for token in allowed]
+                search.hear(path, sorted(told, key=lambda entry: -entry[1])[: next_tokens_needed(width)])
+                tokens += 1
+            search.advance()
+        result = search.result()
+        return TitleList(result.titles, result.is_complete, tokens)
+
+    def _nats(self, liked: Sequence[int], path: tuple[int, ...], token: int) -> float:
+        return -0.1 if (*path, token) == tuple(liked[: len(path) + 1]) else -1.0 - token / 1000
+
+    async def sample(
+        self,
+        prompt_ids: Sequence[int],
+        *,
+        adapter_id: str | None,
+        n: int,
+        max_new_tokens: int,
+        request_id: str,
+    ) -> list[Generation]:
+        """The adapter's title n times, and once an empty one."""
+        written = await self.generate(
+            prompt_ids, adapter_id=adapter_id, max_new_tokens=max_new_tokens, request_id=request_id
+        )
+        return [written] * n + [Generation((), -9.0, "stop")]
+
+    async def next_tokens(
+        self, prompt_ids: Sequence[int], *, adapter_id: str | None, n: int, request_id: str
+    ) -> list[tuple[int, float]]:
+        """As `write_titles`: the token of the adapter's title, and others that cost more. The prompt ends it all."""
+        await self.ping()
+        prompt = self.prompts[-1][1] if self.prompts and self._continues(prompt_ids) else tuple(prompt_ids)
+        if prompt == tuple(prompt_ids):
+            self.prompts.append((adapter_id, prompt))
+        path, liked = tuple(prompt_ids[len(prompt) :]), tuple(self.writers[adapter_id](prompt))
+        best = liked[len(path)] if path == liked[: len(path)] and len(path) < len(liked) else 256
+        return [(best, -0.1), *((token, -5.0 - token) for token in range(n - 1) if token != best)]
+
+    def _continues(self, prompt_ids: Sequence[int]) -> bool:
+        known = self.prompts[-1][1]
+        return len(prompt_ids) > len(known) and tuple(prompt_ids[: len(known)]) == known
 
     async def log_prob(
         self, prompt_ids: Sequence[int], completion_ids: Sequence[int], *, adapter_id: str | None

@@ -8,11 +8,13 @@ from clients.progress import open_progress
 from clients.tables import say
 from index.artifact import read_manifest
 from index.catalog import read_catalog
+from index.changes import change_catalog
 from index.choice import RECALL_FLOOR, SearchKind, describe_search
 from index.encoder import TitleEncoder, open_encoder
 from index.errors import MismatchError, MissingArtifactError
+from index.journal import Journal
 from index.popularity import count_popularity
-from index.store import LoadedIndex, build_index, load_active
+from index.store import LoadedIndex, build_index, load_origin
 from index.workspace import Workspace
 from training.base_model import locate_base
 from training.interactions import load_interactions
@@ -20,7 +22,10 @@ from training.progress import Progress
 
 
 def index_shop(root: Path, *, keep: int, kind: SearchKind = "auto", recall_floor: float = RECALL_FLOOR) -> str:
-    """Build a version of the index from the catalog and the log, and make it the active one. Returns its name."""
+    """Build a version of the index from the catalog, its changes and the log, and make it the active one.
+
+    Returns its name.
+    """
     workspace = Workspace.open(root)
     encoder = _open_encoder(workspace)
     version = _build(workspace, encoder, keep=keep, kind=kind, recall_floor=recall_floor, progress=open_progress())
@@ -30,15 +35,18 @@ def index_shop(root: Path, *, keep: int, kind: SearchKind = "auto", recall_floor
 
 
 def open_index(workspace: Workspace, progress: Progress) -> LoadedIndex:
-    """Load the active index; build it first, and say so, if there is none or it was built for something else."""
+    """Load the active index of the catalog as it was imported, which is what adapters are trained and measured on.
+
+    Builds it first, and says so, if there is none or it was built for something else.
+    """
     encoder = _open_encoder(workspace)
-    digest = read_catalog(workspace.catalog_path).digest
+    origin = read_catalog(workspace.catalog_path)
     try:
-        return load_active(workspace.index_dir, encoder=encoder, catalog_digest=digest)
+        return load_origin(workspace.index_dir, encoder=encoder, origin=origin)
     except (MissingArtifactError, MismatchError) as error:
         progress.note(f"building the index first: {error}")
     _build(workspace, encoder, keep=3, progress=progress)
-    return load_active(workspace.index_dir, encoder=encoder, catalog_digest=digest)
+    return load_origin(workspace.index_dir, encoder=encoder, origin=origin)
 
 
 def _open_encoder(workspace: Workspace) -> TitleEncoder:
@@ -58,12 +66,15 @@ def _build(
     catalog = read_catalog(workspace.catalog_path)
     log = load_interactions(workspace.interactions_path, catalog)
     popularity = count_popularity(catalog, log.item_ids)
-    with progress.step(f"index ({encoder.name})", len(catalog)) as advance:
+    journal = Journal(workspace.changes_path, catalog.digest)
+    titles = len(change_catalog(catalog, journal.read()[0]))
+    with progress.step(f"index ({encoder.name})", titles) as advance:
         return build_index(
             workspace.index_dir,
             catalog,
             encoder,
             popularity,
+            journal=journal,
             keep=keep,
             kind=kind,
             recall_floor=recall_floor,

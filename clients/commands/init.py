@@ -10,6 +10,7 @@ from clients.errors import RefusedError
 from clients.tables import say
 from index.catalog import write_catalog
 from index.items import read_items
+from index.journal import Journal
 from index.rejects import ImportReport
 from index.workspace import SETTINGS_FILE, ShopSettings, Split, Workspace
 from training.interactions import Interactions, has_only_order, read_interactions, write_interactions
@@ -39,8 +40,8 @@ def init_shop(
         noun, verb, encoder: see `index.workspace.ShopSettings`.
         split: "auto" (the default) takes "leave-last-out" for a log whose timestamps only number interactions.
         max_reject_share: more bad rows than this share of a file and nothing is imported.
-        force: import again over an existing workspace. What was trained and indexed before stays, and is refused
-            later by its manifest if the catalog has changed.
+        force: import again over an existing workspace. The changes of its catalog are set aside. What was trained and
+            indexed before stays, and is refused later by its manifest if the catalog has changed.
 
     Raises:
         RefusedError: there is a workspace already, and no `force`.
@@ -62,6 +63,8 @@ def init_shop(
     )
     chosen, why = _choose_split(split, before, log)
     write_catalog(workspace.catalog_path, catalog)
+    # after the catalog: killed in between, the old changes are refused by name and not made to the new catalog
+    aside = Journal(workspace.changes_path, catalog.digest).set_aside()
     write_interactions(workspace.interactions_path, log)
     workspace = Workspace.create(root, replace(settings, split=chosen))
 
@@ -70,6 +73,7 @@ def init_shop(
     say(
         f"catalog: {len(catalog.items)} items under {len(catalog)} distinct titles",
         f"log: {len(log)} interactions of {log.count_users()} users",
+        *([f"changes of the old catalog: set aside in {aside}; nothing reads them any more"] if aside else []),
         f"split: {chosen} ({why})",
         f"workspace: {root} is ready; next: softrec base {root}",
     )

@@ -53,13 +53,16 @@ def recommend_online(
 
 def show_answer(answer: RecommendResponse) -> None:
     """Print the items, and below them how they came about."""
+    shown = ["distance"]
+    if any(item.grounding is not None and item.grounding.log_prob is not None for item in answer.items):
+        shown.append("log_prob")
     show_table(
         [
             {
                 "rank": item.rank,
                 "title": item.title,
                 "item_id": item.item_id,
-                "distance": None if item.grounding is None else item.grounding.distance,
+                **{name: getattr(item.grounding, name, None) for name in shown},
                 "source": item.source.value,
             }
             for item in answer.items

@@ -60,7 +60,13 @@ def score_users(
                 return await service.recommender.recommend(request, request_id=request_id, record=False)
 
             ready = await service.ready()
-            served = {"index": ready.index.version, "adapters": ready.adapters, **describe_experiment(settings)}
+            served = {
+                "index": ready.index.version,
+                "adapters": ready.adapters,
+                "decoding": [settings.decoding, settings.width],
+                "ranking": settings.ranking,
+                **describe_experiment(settings),
+            }
             return await score_file(
                 users,
                 output,

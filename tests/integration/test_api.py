@@ -105,6 +105,8 @@ def test_recommend_answers_in_one_shape_whoever_asks(http: httpx.Client) -> None
         "match": "exact",
         "distance": 0.0,
         "margin": inline["items"][0]["grounding"]["margin"],
+        "log_prob": -6.0,  # four letters, the quote and the end, a nat each
+        "ambiguity": 1,
     }
     assert inline["adapter"].startswith("soft@")
 
@@ -225,9 +227,15 @@ async def test_a_caller_who_hangs_up_stops_its_generation(server: Server) -> Non
     assert server.engine.cancelled == before + 1
 
 
+def test_items_are_not_changed_unless_the_server_allows_it(http: httpx.Client) -> None:
+    assert_problem(http.put("/items/i1", json={"title": "Tetris 2"}), 403, "item_changes_forbidden")
+    assert_problem(http.delete("/items/i1"), 403, "item_changes_forbidden")
+    assert_problem(http.put("/items/i1", json={"name": "Tetris 2"}), 422, "invalid_request")
+
+
 def test_openapi_describes_routes_labels_and_problems(http: httpx.Client) -> None:
     document = http.get("/openapi.json").raise_for_status().json()
-    assert set(document["paths"]) == {"/recommend", "/events", "/livez", "/readyz"}
+    assert set(document["paths"]) == {"/recommend", "/events", "/items/{item_id}", "/livez", "/readyz"}
     schemas = document["components"]["schemas"]
     assert "history_cache_unavailable" in schemas["Degraded"]["enum"]
     assert "HTTPValidationError" not in schemas

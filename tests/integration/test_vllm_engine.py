@@ -3,16 +3,22 @@
 import asyncio
 import multiprocessing
 import os
+import random
 import signal
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from index.open_titles import TitleOrder
+from index.trie import TitleTrie
+from index.trie_store import write_trie
 from serving.adapters import FLOAT32_TOLERANCE, prove_adapter
 from serving.errors import AdapterProofError, EngineStartError, EngineUnavailableError, UnknownAdapterError
+from serving.title_tries import StoredTitles, TitleTries
 from training.adapter import Adapter, AdapterFacts, Decoding, GoldenPrompt
 from training.generation.vllm_environment import prepare_environment
 from training.prompt import PromptTemplate
@@ -141,9 +147,8 @@ async def test_log_prob_and_first_token_agree_with_transformers(engine, tiny_mod
 
 
 async def test_adapters_differ_from_the_base_and_from_each_other_even_at_the_same_time(engine, tiny_model) -> None:
-    """Log-probabilities and generations of all three, asked at once.
-
-    Let in together, `prompt_logprobs` would kill vLLM and the base's generations would be an adapter's.
+    """Log-probabilities and generations of all three, asked at once. Let in together, the base's would be an
+    adapter's.
     """
     models = (None, *ADAPTERS)
     asked = [engine.log_prob(PROMPT, COMPLETION, adapter_id=adapter_id) for adapter_id in models * 2]
@@ -213,7 +218,100 @@ async def test_cancellation_reaches_the_engine(engine) -> None:
     assert (await engine.generate(PROMPT, adapter_id="a@1", max_new_tokens=2, request_id="after")).ids
 
 
-async def test_a_killed_engine_is_named_and_a_bad_adapter_leaves_no_process(engine, tiny_model: TinyModel) -> None:
+@pytest.fixture(scope="module")
+def titles() -> list[tuple[int, ...]]:
+    """Thirty titles of 1 to 4 tokens out of few, so that they branch everywhere; some of their ends are forced."""
+    draw = random.Random(3)
+    found: set[tuple[int, ...]] = set()
+    while len(found) < 30:
+        found.add((*(draw.choice((200, 201, 202, 203)) for _ in range(draw.randint(1, 4))), END))
+    return sorted(found)
+
+
+@pytest.fixture(scope="module")
+def tries(titles: list[tuple[int, ...]], tmp_path_factory: pytest.TempPathFactory) -> TitleTries:
+    """Rows 0 to 24 in one trie, the others in another, as a living catalog has them."""
+    folder = tmp_path_factory.mktemp("tries")
+    made = []
+    for name, rows in (("base", range(25)), ("added", range(25, 30))):
+        trie = TitleTrie.build([titles[row] for row in rows], rows)
+        write_trie(folder / name, trie)
+        made.append((TitleOrder.of(trie), folder / name))
+    (folder / "files").mkdir()
+    return TitleTries(made, 25, folder / "files")
+
+
+async def search(
+    engine, titles: StoredTitles, adapter_id: str | None, *, width: int = 30, k: int = 30, name: str = "s"
+):
+    return await engine.write_titles(
+        PROMPT, titles, adapter_id=adapter_id, width=width, k=k, max_new_tokens=8, request_id=f"{name}-{adapter_id}"
+    )
+
+
+async def test_a_wide_search_ranks_the_catalog_as_scoring_every_title_does(engine, titles, tries) -> None:
+    """Two adapters and the base at the same time, beside greedy requests; each title scored alone by `log_prob`."""
+    models = (*ADAPTERS, None)
+    greedy = [
+        engine.generate(PROMPT, adapter_id=name, max_new_tokens=8, request_id=f"beside-{name}") for name in models
+    ]
+    searches = [search(engine, tries.open_titles(), name) for name in models]
+    found, beside = await asyncio.gather(asyncio.gather(*searches), asyncio.gather(*greedy))
+    for adapter_id, result, free in zip(models, found, beside, strict=True):
+        scores = await asyncio.gather(*(engine.log_prob(PROMPT, title, adapter_id=adapter_id) for title in titles))
+        best = sorted(range(30), key=lambda row: -scores[row])
+        assert [title.rows for title in result.titles] == [(row,) for row in best]
+        assert [title.log_prob for title in result.titles] == pytest.approx([scores[row] for row in best], abs=1e-3)
+        assert result.is_complete
+        assert free.log_prob == pytest.approx(await engine.log_prob(PROMPT, free.ids, adapter_id=adapter_id), abs=1e-3)
+        drawn = await engine.sample(PROMPT, adapter_id=adapter_id, n=3, max_new_tokens=4, request_id=f"n-{adapter_id}")
+        for one in drawn:
+            again = await engine.log_prob(PROMPT, one.ids, adapter_id=adapter_id)
+            assert one.log_prob == pytest.approx(again, abs=1e-3)
+    assert found[0].titles != found[1].titles
+
+
+async def test_a_search_stays_inside_its_request_and_gives_k(engine, titles, tries) -> None:
+    """A narrow filter and exclusions, several searches at the same time; the wide one is the oracle."""
+    allowed = np.arange(30) % 3 != 0
+    every = [title.rows[0] for title in (await search(engine, tries.open_titles(), "a@1", name="oracle")).titles]
+    excluded = [every[0], *(row for row in every if allowed[row])][:3]
+    left = [row for row in every if allowed[row] and row not in excluded]
+    asked = [(width, tries.open_titles(allowed, excluded)) for width in (30, 3)]
+    wide, narrow = await asyncio.gather(
+        *(search(engine, open_titles, "a@1", width=width, k=3, name=f"f{width}") for width, open_titles in asked)
+    )
+    assert [title.rows[0] for title in wide.titles] == left[:3]
+    assert len(narrow.titles) == 3
+    assert {title.rows[0] for title in narrow.titles} <= set(left)
+    nothing = await search(engine, tries.open_titles(np.zeros(30, dtype=bool)), "a@1", name="nothing")
+    assert (nothing.titles, nothing.completion_tokens) == ((), 0)
+    for bad, message in (((), "token ids"), (tuple([5] * MAX_LEN), "the engine takes")):
+        with pytest.raises(ValueError, match=message):
+            await engine.write_titles(
+                bad, tries.open_titles(), adapter_id="a@1", width=2, k=2, max_new_tokens=8, request_id="bad"
+            )
+
+
+async def test_a_cancelled_search_leaves_nothing_running(engine, tries) -> None:
+    running = [
+        asyncio.create_task(search(engine, tries.open_titles(), name, name=f"c{number}"))
+        for number, name in enumerate((*ADAPTERS, None))
+    ]
+    await asyncio.sleep(0.05)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.03):
+            await search(engine, tries.open_titles(), "a@1", name="late")
+    assert engine._llm.get_num_unfinished_requests() == 0
+    assert (await search(engine, tries.open_titles(), "a@1", width=1, k=1, name="after")).titles
+
+
+async def test_a_killed_engine_is_named_and_a_bad_adapter_leaves_no_process(
+    engine, tiny_model: TinyModel, tries: TitleTries
+) -> None:
     """Last in this file: it starts a second engine, whose adapter folder is empty, and then kills the first."""
     empty = tiny_model.base.parent / "empty"
     empty.mkdir()
@@ -224,10 +322,12 @@ async def test_a_killed_engine_is_named_and_a_bad_adapter_leaves_no_process(engi
     running = asyncio.create_task(
         engine.generate(PROMPT, adapter_id="a@1", max_new_tokens=150, request_id="interrupted")
     )
+    searching = asyncio.create_task(search(engine, tries.open_titles(), "b@1", name="interrupted"))
     await asyncio.sleep(0.02)
     os.kill(child.pid, signal.SIGKILL)
-    with pytest.raises(EngineUnavailableError):
-        await asyncio.wait_for(running, 20)
+    for task in (running, searching):
+        with pytest.raises(EngineUnavailableError):
+            await asyncio.wait_for(task, 20)
     end = time.monotonic() + 10
     while child.is_alive() and time.monotonic() < end:
         await asyncio.sleep(0.05)

@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from clients.cli import app
 from index import layouts
+from index.changes import parse_change
 from index.layouts import INTERACTION_LAYOUTS, ITEM_LAYOUTS, Layout, find_layout, open_source
 from serving import schema
 from serving.problems import BY_EXCEPTION, BY_STATUS, INTERNAL, ProblemKind
@@ -25,7 +26,12 @@ PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / 
 TEXT = "\n".join(PAGES.values())
 
 COMMANDS: list[str] = list(get_command(app).commands)
+INDEX_COMMANDS = [name for name in get_command(app).commands["index"].commands if name != "build"]  # it is the default
 KINDS = [*BY_EXCEPTION.values(), *BY_STATUS.values(), INTERNAL]
+REQUESTS = (schema.RecommendRequest, schema.Filters, schema.ItemBody)
+ENUMS = (
+    schema.ArmReason, schema.Degraded, schema.HistorySource, schema.Source, schema.EventType, schema.ItemState,
+)  # fmt: skip
 LAYOUTS = [*ITEM_LAYOUTS, *INTERACTION_LAYOUTS]
 
 
@@ -73,7 +79,7 @@ def test_no_serving_setting_is_listed_that_does_not_exist() -> None:
     assert set(re.findall(r"SOFTREC_[A-Z]\w+", TEXT)) <= known | of_compose
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"index {name}" for name in INDEX_COMMANDS)])
 def test_every_command_is_mentioned(command: str) -> None:
     assert re.search(rf"softrec {command}\b", TEXT)
 
@@ -91,9 +97,11 @@ def test_every_problem_code_is_listed(kind: ProblemKind) -> None:
     assert when
 
 
-@pytest.mark.parametrize("path", [route.path for route in router.routes])
-def test_every_route_is_mentioned(path: str) -> None:
-    assert re.search(rf"(GET|POST) {path}\b", PAGES["serving.md"])
+@pytest.mark.parametrize(
+    ("method", "path"), [(method, route.path) for route in router.routes for method in sorted(route.methods)]
+)
+def test_every_route_is_mentioned(method: str, path: str) -> None:
+    assert re.search(rf"\b{method} {re.escape(path.replace(':path', ''))}(?!\w)", PAGES["serving.md"])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
@@ -128,7 +136,9 @@ def test_every_answer_that_is_shown_has_the_whole_shape() -> None:
     for name, text in shown:
         content = json.loads(text)
         assert getattr(schema, name).model_validate(content).model_dump(mode="json") == content
-    assert {name for name, _ in shown} == {"RecommendResponse", "EventsResponse", "ReadyResponse", "Problem"}
+    assert {name for name, _ in shown} == {
+        "RecommendResponse", "EventsResponse", "ItemResponse", "ReadyResponse", "Problem",
+    }  # fmt: skip
 
 
 def test_every_curl_call_sends_a_valid_request() -> None:
@@ -139,7 +149,9 @@ def test_every_curl_call_sends_a_valid_request() -> None:
         models[path].model_validate_json(body)
 
 
-@pytest.mark.parametrize("name", [*schema.RecommendRequest.model_fields, *schema.Filters.model_fields])
+@pytest.mark.parametrize(
+    "name", [*schema.RecommendRequest.model_fields, *schema.Filters.model_fields, *schema.ItemBody.model_fields]
+)
 def test_every_field_of_a_request_is_listed(name: str) -> None:
     assert re.search(rf"`(filters\.)?{name}[`.]", PAGES["serving.md"])
 
@@ -148,7 +160,14 @@ def test_every_field_of_a_request_is_listed(name: str) -> None:
     "value",
     [
         value
-        for values in (schema.ArmReason, schema.Degraded, schema.HistorySource, schema.Source, schema.EventType)
+        for values in (
+            schema.ArmReason,
+            schema.Degraded,
+            schema.HistorySource,
+            schema.Source,
+            schema.EventType,
+            schema.ItemState,
+        )
         for value in values
     ],
     ids=lambda value: f"{type(value).__name__}.{value.value}",
@@ -157,9 +176,15 @@ def test_every_value_of_an_answer_is_listed(value: str) -> None:
     assert f"`{value}`" in PAGES["serving.md"]
 
 
+def test_the_example_of_changes_can_be_read() -> None:
+    [text] = [text for name, text in blocks_of("index.md") if name == "changes.jsonl"]
+    assert [parse_change(json.loads(line)).op for line in text.splitlines()] == ["put", "patch", "remove"]
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for page, text in PAGES.items():
         for target in re.findall(r"\]\(([^)]+)\)", text):
             name, _, heading = target.partition("#")
-            assert f"\n## {heading}\n" in PAGES[name or page].lower() if heading else name in PAGES
+            spelled = f"\n## {heading.replace('-', ' ')}\n"
+            assert spelled in PAGES[name or page].lower() if heading else name in PAGES
     assert set(re.findall(r"\]\(([^)]+)\)", PAGES["README.md"])) == set(PAGES) - {"README.md"}

@@ -41,7 +41,8 @@ class Recommender:
 
 def answer(request: RecommendRequest, request_id: str) -> RecommendResponse:
     known = request.history != []
-    grounding = {"generation": "t", "match": "nearest", "distance": 0.25, "margin": 0.1} if known else None
+    nearest = {"generation": "t", "match": "nearest", "distance": 0.25, "margin": 0.1, "log_prob": None, "ambiguity": 1}
+    grounding = nearest if known else None
     item = {"score": -0.25, "score_type": "negative_l2_distance", "source": "generated", "grounding": grounding}
     return RecommendResponse.model_validate(
         {

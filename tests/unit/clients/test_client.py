@@ -12,8 +12,10 @@ import pytest
 
 from clients.client import AsyncClient, Client
 from clients.errors import (
+    ConflictError,
     DeadlineError,
     InvalidRequestError,
+    NotFoundError,
     ProblemError,
     QuotaExceededError,
     ServerFailedError,
@@ -22,7 +24,7 @@ from clients.errors import (
     UnreadableAnswerError,
 )
 from clients.retry import RetryPolicy
-from serving.schema import Event, EventsRequest, EventType, RecommendRequest
+from serving.schema import Event, EventsRequest, EventType, ItemBody, ItemPatch, RecommendRequest
 
 ANSWER = {
     "request_id": "r1",
@@ -34,7 +36,14 @@ ANSWER = {
             "score": -0.0,
             "score_type": "negative_l2_distance",
             "source": "generated",
-            "grounding": {"generation": "The Salt Road, Book 2", "match": "exact", "distance": 0.0, "margin": 0.4},
+            "grounding": {
+                "generation": "The Salt Road, Book 2",
+                "match": "exact",
+                "distance": 0.0,
+                "margin": 0.4,
+                "log_prob": -1.5,
+                "ambiguity": 1,
+            },
         }
     ],
     "adapter": "soft@0123456789ab",
@@ -83,7 +92,7 @@ def ask(request: pytest.FixtureRequest) -> Callable[..., tuple[Any, Scripted]]:
     def run(method: str, body: Any, script: Script, retry: RetryPolicy = FAST) -> tuple[Any, Scripted]:
         server = Scripted(script)
         transport = httpx.MockTransport(server)
-        arguments = () if body is None else (body,)
+        arguments = () if body is None else body if isinstance(body, tuple) else (body,)
 
         async def run_async() -> Any:
             async with AsyncClient("http://shop.test", transport=transport, retry=retry) as client:
@@ -143,7 +152,14 @@ def test_a_wait_longer_than_the_policy_allows_fails_at_once_and_names_it(ask: An
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(422, InvalidRequestError), (504, DeadlineError), (500, ServerFailedError), (418, ServerFailedError)],
+    [
+        (422, InvalidRequestError),
+        (404, NotFoundError),
+        (409, ConflictError),
+        (504, DeadlineError),
+        (500, ServerFailedError),
+        (418, ServerFailedError),
+    ],
 )
 def test_other_problems_are_raised_at_once_by_kind(ask: Any, status: int, kind: type[ProblemError]) -> None:
     fields = [{"path": "body.k", "reason": "too large"}]
@@ -166,6 +182,29 @@ def test_an_answer_that_took_too_long_is_not_asked_for_again(ask: Any) -> None:
     error, server = ask("recommend", RecommendRequest(user_id="42"), [httpx.ReadTimeout("slow")])
     assert isinstance(error, UnreachableError)
     assert "softrec serve" in str(error)
+    assert len(server.sent) == 1
+
+
+def test_items_are_changed_by_what_is_set_and_an_id_may_hold_any_sign(ask: Any) -> None:
+    changed = {"item_id": "a/b c", "title": "x", "category": "", "available": True, "state": "added", "row": 3}
+    answer = httpx.Response(200, json={**changed, "index": ANSWER["index"], "warnings": []})
+    path = "http://shop.test/items/a%2Fb%20c"
+    for method, body, verb, content in (
+        ("put_item", ItemBody(title="x"), "PUT", {"title": "x"}),
+        ("patch_item", ItemPatch(available=False), "PATCH", {"available": False}),
+    ):
+        given, server = ask(method, ("a/b c", body), [problem(503, "catalog_unwritable"), answer])
+        assert (given.state, given.row) == ("added", 3)
+        assert [(sent.method, str(sent.url)) for sent in server.sent] == [(verb, path)] * 2
+        assert json.loads(server.sent[0].content) == content
+    given, server = ask("remove_item", "a/b c", [answer])
+    assert (server.sent[0].method, str(server.sent[0].url)) == ("DELETE", path)
+
+
+def test_a_removal_is_not_repeated(ask: Any) -> None:
+    """The first may have worked; the second would then find nothing."""
+    error, server = ask("remove_item", "a", [httpx.RemoteProtocolError("cut")])
+    assert isinstance(error, UnreachableError)
     assert len(server.sent) == 1
 
 

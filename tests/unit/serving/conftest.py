@@ -4,7 +4,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index.popularity import count_popularity
-from index.store import LoadedIndex, build_index, load_active
+from index.catalog import write_catalog
+from index.live import LiveIndex
+from index.ranking_choice import RankingChoice
+from index.workspace import ShopSettings, Workspace
 from serving.adapters import ServedAdapter
 from serving.admission import Admission
 from serving.arms import ArmChooser
@@ -23,10 +25,13 @@ from serving.events import EventIntake
 from serving.experiment import plan_experiment
 from serving.history import Histories
 from serving.history_cache import HistoryCache
+from serving.items import ItemEditor
 from serving.recommender import Recommender
 from serving.service import Service
+from serving.views import Views
 from tests.fake_engine import FakeEngine
-from tests.tiny_shop import LOG, TEMPLATE, tiny_catalog, write_tiny_tokenizer
+from tests.tiny_shop import LOG, TEMPLATE, tiny_catalog, write_tiny_index, write_tiny_tokenizer
+from training.adapter import Decoding
 from training.prompt import PromptRenderer
 
 ADAPTER_IDS = {"sft": "sft@111111111111", "soft": "soft@222222222222"}
@@ -60,13 +65,20 @@ def find_decision(path: Path, request_id: str) -> dict[str, Any] | None:
 
 @dataclass
 class Rig:
-    """A service, and what tests turn about it."""
+    """A service, and what tests turn about it. `decode` sets how its adapters write and rank from now on."""
 
     service: Service
     engine: FakeEngine
     store: EventStore
     renderer: PromptRenderer
     admission: Admission
+    live: LiveIndex
+
+    def decode(self, decoding: Decoding, ranking: RankingChoice) -> None:
+        adapters = self.service.arms.adapters
+        for name, adapter in adapters.items():
+            adapters[name] = replace(adapter, decoding=decoding, ranking=ranking)
+        self.service.arms._default = adapters["soft"]
 
     def write(self, adapter: str, title: str) -> None:
         """Let an adapter write a title from now on."""
@@ -81,12 +93,16 @@ def redis_server() -> Iterator[EmbeddedRedis]:
     server.close()
 
 
-@pytest.fixture(scope="session")
-def letter_index(tmp_path_factory: pytest.TempPathFactory) -> LoadedIndex:
-    folder = tmp_path_factory.mktemp("index")
-    catalog, encoder = tiny_catalog(), LetterEncoder()
-    build_index(folder, catalog, encoder, count_popularity(catalog, [item for _, item, _ in LOG]))
-    return load_active(folder, encoder=encoder)
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[LiveIndex]:
+    root = tmp_path / "shop"
+    root.mkdir()
+    workspace = Workspace.create(root, ShopSettings())
+    write_catalog(workspace.catalog_path, tiny_catalog())
+    write_tiny_index(workspace, tiny_catalog(), LetterEncoder())
+    opened = LiveIndex(workspace, LetterEncoder(), merge_at=0)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -105,9 +121,12 @@ async def cache(redis_server: EmbeddedRedis, tmp_path: Path) -> AsyncIterator[Hi
 
 
 @pytest.fixture
-def rig(tmp_path: Path, letter_index: LoadedIndex, store: EventStore, cache: HistoryCache) -> Iterator[Rig]:
+def rig(tmp_path: Path, live: LiveIndex, store: EventStore, cache: HistoryCache) -> Iterator[Rig]:
     renderer = PromptRenderer(TEMPLATE, write_tiny_tokenizer(tmp_path / "base"), end_id=256)
-    adapters = {name: ServedAdapter(name, adapter_id, renderer, 42) for name, adapter_id in ADAPTER_IDS.items()}
+    adapters = {
+        name: ServedAdapter(name, adapter_id, renderer, Decoding("greedy", 42))
+        for name, adapter_id in ADAPTER_IDS.items()
+    }
     engine = FakeEngine({adapter_id: lambda prompt: () for adapter_id in ADAPTER_IDS.values()})
     histories = Histories(store, cache, limit=1000)
     arms = ArmChooser(
@@ -117,17 +136,19 @@ def rig(tmp_path: Path, letter_index: LoadedIndex, store: EventStore, cache: His
         allow_override=True,
     )
     admission = Admission(max_running=2, max_waiting=1, retry_after_s=3)
+    views = Views(live, {renderer.spelling_digest: renderer})
     recommender = Recommender(
         arms=arms,
         engine=engine,
-        index=letter_index,
+        views=views,
         histories=histories,
         store=store,
         admission=admission,
         timeout_ms=5000,
     )
-    events = EventIntake(letter_index.catalog, histories)
-    made = Rig(Service(recommender, events, arms, engine, store, cache), engine, store, renderer, admission)
+    events, items = EventIntake(views, histories), ItemEditor(live, views, allowed=True)
+    service = Service(recommender, events, items, arms, views, engine, store, cache)
+    made = Rig(service, engine, store, renderer, admission, live)
     made.write("sft", "Portal")
     made.write("soft", "Zork")
     yield made

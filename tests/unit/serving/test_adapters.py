@@ -7,6 +7,7 @@ import pytest
 
 from index.artifact import write_artifact
 from index.errors import CorruptArtifactError
+from index.ranking_choice import RankingChoice
 from index.workspace import ShopSettings, Workspace
 from serving.adapters import choose_adapters, proof_tolerance, prove_adapter
 from serving.errors import AdapterProofError, SettingsError
@@ -88,12 +89,13 @@ def test_an_adapter_that_is_not_asked_for_is_not_looked_into(workspace: Workspac
         choose_adapters(workspace.adapters_dir, ())
 
 
-def test_a_decoding_that_is_not_served_is_refused(workspace: Workspace) -> None:
+def test_an_adapter_of_another_decoding_and_ranking_is_read_as_it_is(workspace: Workspace) -> None:
     soft = read_adapter(workspace.adapter_dir("soft"))
+    facts = replace(soft.facts, decoding=Decoding("constrained_beam", 5, 7), ranking=RankingChoice("likelihood"))
     with write_artifact(workspace.adapter_dir("beams"), kind="adapter") as draft:
-        write_adapter_files(draft, replace(soft.facts, decoding=Decoding("beam", 5)), soft.golden)
-    with pytest.raises(SettingsError, match="beam"):
-        choose_adapters(workspace.adapters_dir, ("beams",))
+        write_adapter_files(draft, facts, soft.golden)
+    [beams] = choose_adapters(workspace.adapters_dir, ("beams",))
+    assert (beams.facts.decoding, beams.facts.ranking) == (facts.decoding, facts.ranking)
 
 
 def test_the_tolerance_fits_the_dtype() -> None:

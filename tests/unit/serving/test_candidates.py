@@ -3,7 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.candidates import CandidateSelector
+from index.catalog import Catalog, Item
+from index.changes import Change, change_catalog
+from serving.candidates import Candidates, CandidateSelector
 from serving.schema import Filters
 from tests.tiny_shop import ITEMS, tiny_catalog
 
@@ -18,15 +20,59 @@ names = st.sampled_from(["puzzle", "action", "classic", "adventure", "nope", "Pu
 )
 def test_selection_equals_the_loop(category: list[str] | None, available_only: bool, excluded: set[str]) -> None:
     chosen = SELECTOR.select(Filters(category=category, available_only=available_only), excluded)
+    assert_obvious(chosen, SELECTOR.catalog, category, available_only, excluded)
+
+
+puts = st.builds(
+    Change,
+    st.just("put"),
+    st.sampled_from([*(item.item_id for item in ITEMS), "j1", "j2"]),
+    st.sampled_from(["Tetris", "Zork", "Myst", "New", "Newer"]),
+    st.sampled_from(["puzzle", "action|puzzle", "", "new"]),
+    st.booleans(),
+)
+
+
+@given(
+    batches=st.lists(st.lists(puts, max_size=6), max_size=4),
+    removed=st.sets(st.sampled_from([item.item_id for item in ITEMS])),
+    compact=st.booleans(),
+    category=st.none() | st.lists(st.sampled_from(["puzzle", "action", "new"]), min_size=1, max_size=2),
+    available_only=st.booleans(),
+)
+def test_after_changes_too(
+    batches: list[list[Change]],
+    removed: set[str],
+    compact: bool,
+    category: list[str] | None,
+    available_only: bool,
+) -> None:
+    """Each selector made from the one before, as a server makes them."""
+    selector = SELECTOR
+    catalog = change_catalog(selector.catalog, [Change("remove", item_id) for item_id in sorted(removed)])
+    catalog = catalog.compacted() if compact else catalog
+    for batch in [[], *batches]:
+        catalog = change_catalog(catalog, batch)
+        selector = CandidateSelector(catalog, earlier=selector)
+        excluded = {"i1", "j1", "unknown"}
+        chosen = selector.select(Filters(category=category, available_only=available_only), excluded)
+        assert_obvious(chosen, catalog, category, available_only, excluded)
+
+
+def assert_obvious(
+    chosen: Candidates, catalog: Catalog, category: list[str] | None, available_only: bool, excluded: set[str]
+) -> None:
+    def place(item: Item) -> int:
+        return catalog.items.index(item)
+
     expected = [
         item
-        for item in ITEMS
+        for item in catalog.items
         if (category is None or set(category) & set(item.category.split("|")))
         and (item.available or not available_only)
         and item.item_id not in excluded
     ]
-    catalog = SELECTOR.catalog
     rows = range(len(catalog))
-    assert sorted((item for row in rows for item in chosen.items_of(row)), key=ITEMS.index) == expected
+    assert sorted((item for row in rows for item in chosen.items_of(row)), key=place) == expected
     expected_rows = {catalog.find_item_row(item.item_id) for item in expected}
     assert {row for row in rows if chosen.rows[row]} == expected_rows

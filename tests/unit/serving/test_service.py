@@ -12,7 +12,7 @@ from index.errors import CorruptArtifactError, MismatchError, MissingArtifactErr
 from index.workspace import Workspace
 from serving.embedded_redis import EmbeddedRedis
 from serving.errors import SettingsError
-from serving.schema import RecommendRequest, RecommendResponse
+from serving.schema import ItemBody, RecommendRequest, RecommendResponse
 from serving.service import open_service
 from serving.settings import ServingSettings
 from tests.fake_engine import FakeEngine
@@ -44,6 +44,24 @@ async def test_an_item_made_unavailable_is_not_served_after_a_restart(shop: Work
     sold_out = [replace(item, available=item.item_id != "i7") for item in ITEMS]
     write_catalog(shop.catalog_path, Catalog.from_items(sold_out))
     assert "i7" not in {item.item_id for item in (await answer(shop, history=["i8"], k=8)).items}
+
+
+async def test_changes_outlive_the_server_and_the_adapters_of_the_imported_catalog_go_on(shop: Workspace) -> None:
+    settings = ServingSettings(allow_item_changes=True)
+    async with open_service(shop, settings, open_engine=open_fake) as service:
+        await service.items.put("i9", ItemBody(title="Zork II"))
+        await service.items.remove("i7")
+    again = await answer(shop, history=["i8"], k=8)
+    assert again.items[0].item_id == "i9"
+    assert "i7" not in {item.item_id for item in again.items}
+    assert again.index.version.endswith("+2")
+
+
+async def test_a_truncated_index_is_refused_and_names_the_command(shop: Workspace) -> None:
+    [vectors] = shop.index_dir.glob("*/vectors.faiss")
+    vectors.write_bytes(vectors.read_bytes()[:-4])
+    with pytest.raises(CorruptArtifactError, match=r"vectors\.faiss: changed since.* with `softrec index \S+/shop`"):
+        await answer(shop, history=["i1"])
 
 
 async def test_an_index_of_another_catalog_is_refused(shop: Workspace) -> None:

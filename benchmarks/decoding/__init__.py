@@ -1,0 +1,1 @@
+"""Writing titles: how fast and how well."""

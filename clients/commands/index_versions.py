@@ -1,0 +1,60 @@
+"""`softrec index versions` and `rollback`: what is kept, and the way back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clients.tables import say, show_table, write_json
+from index.catalog import read_catalog
+from index.errors import ArtifactError, MissingArtifactError
+from index.journal import Journal
+from index.store import activate, check_version, covered_changes, list_versions, read_active
+from index.workspace import Workspace
+
+
+def show_versions(root: Path, *, json_path: Path | None = None) -> None:
+    """List the versions, oldest first, after checking every byte of each."""
+    workspace = Workspace.open(root)
+    versions = list_versions(workspace.index_dir)
+    if not versions:
+        raise MissingArtifactError("index", workspace.index_dir, command=f"softrec index {root}")
+    active = read_active(workspace.index_dir)
+    lines = [_describe(workspace.index_dir, version, active) for version in versions]
+    show_table(lines, styles={"active": "green", "damaged": "bold red"})
+    write_json(json_path, lines)
+
+
+def roll_back(root: Path, version: str) -> None:
+    """Make a version the active one; running servers take it up at their next request.
+
+    Raises:
+        ArtifactError: there is no such version, it is damaged, or it is of another catalog or journal.
+    """
+    workspace = Workspace.open(root)
+    manifest = check_version(workspace.index_dir, version)
+    origin = read_catalog(workspace.catalog_path)
+    covered = covered_changes(workspace.index_dir, version, origin.digest)
+    journal = Journal(workspace.changes_path, origin.digest)
+    journal.check_begins_with(covered)
+    later = journal.read()[1].changes - covered.changes
+    before = read_active(workspace.index_dir)
+    activate(workspace.index_dir, version)
+    say(
+        f"index: version {version} of {manifest.created} is active, before it {before}",
+        f"changes of the catalog since that version: {later}; they stay in force. To undo one, put the old item back: "
+        f"softrec index change {root} CHANGES.jsonl",
+    )
+
+
+def _describe(index_dir: Path, version: str, active: str) -> dict[str, object]:
+    state = "active" if version == active else "kept"
+    try:
+        manifest = check_version(index_dir, version)
+    except ArtifactError:
+        return dict.fromkeys(_COLUMNS, None) | {"version": version, "state": "damaged"}
+    body = manifest.body
+    facts = (version, state, manifest.created, body["rows"], body["items"], body.get("changes", 0))
+    return dict(zip(_COLUMNS, (*facts, body["encoder"]["name"]), strict=True))
+
+
+_COLUMNS = ("version", "state", "created", "titles", "items", "changes", "encoder")

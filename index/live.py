@@ -1,0 +1,334 @@
+"""The index of a shop whose catalog changes while it is served.
+
+A `LiveIndex` shows one immutable `LoadedIndex` at a time, its `view`: the active version with every later change laid
+over it. A change is written to the journal, then a new view takes the old one's place; who holds a view goes on with
+it. When much lies over a version, `merge` writes a new one in the background: old vectors are copied, not embedded.
+
+What other processes do to the same workspace (changes, a new version, the way back to an old one, another catalog) is
+seen by `is_stale`, a few `stat` calls, and taken up by `refresh`. What cannot be taken up is kept in `problem`, and the
+view stays as it was: it is out of date, never wrong in itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from index.catalog import Catalog, read_catalog
+from index.changes import Change, change_catalog
+from index.encoder import OneAtATime, TitleEncoder
+from index.errors import MismatchError, SoftrecError
+from index.file_lock import file_lock
+from index.grounding import Grounder
+from index.journal import Journal, Position
+from index.outcome import Outcome, describe_outcome
+from index.segments import Segments
+from index.store import ACTIVE, LoadedIndex, activate, encode_titles, load_active, pad, read_active, write_version
+from index.workspace import Workspace
+
+MERGE_AT = 1000  # changes over a version; a search of so many added titles takes well under a millisecond
+
+_log = logging.getLogger(__name__)
+
+_PATIENCE_S = 10.0  # of a change that waits for others
+
+_Signature = tuple[int, int, int] | None
+
+
+def advance(view: LoadedIndex, changes: Sequence[Change], position: Position) -> LoadedIndex:
+    """Lay changes over a view: new titles are embedded, nothing else costs more than the changes so far.
+
+    Raises:
+        UnknownItemError: one patches or removes an item that is not there.
+    """
+    if not changes:
+        return replace(view, changes=position)
+    catalog = change_catalog(view.catalog, changes)
+    index = view.grounder.index
+    new = catalog.titles[len(index) :]
+    if new or catalog.empty_rows != view.catalog.empty_rows:
+        layered = index if isinstance(index, Segments) else Segments(index)
+        index = layered.extended(encode_titles(new, view.grounder.encoder), catalog.empty_rows)
+    return replace(
+        view,
+        catalog=catalog,
+        grounder=Grounder(catalog, index, view.grounder.encoder),
+        popularity=pad(view.popularity, len(catalog)) if new else view.popularity,
+        changes=position,
+    )
+
+
+class LiveIndex:
+    """See the module. Every method but `view` and `is_stale` may block; any thread may call any of them.
+
+    Args:
+        workspace: its catalog, journal and index.
+        encoder: the one that the active version was built with; used by one thread at a time.
+        merge_at: changes over a version at which it is merged in the background; 0: never.
+        keep: versions kept by a merge, the new one included.
+        note: told of what happens in the background.
+
+    Raises:
+        ArtifactError: the index, the catalog or the journal is missing, damaged or another's.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        encoder: TitleEncoder,
+        *,
+        merge_at: int = MERGE_AT,
+        keep: int = 3,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._workspace = workspace
+        self._encoder = OneAtATime(encoder)
+        self._merge_at, self._keep, self._note = merge_at, keep, note
+        self._lock = threading.Lock()  # of whoever makes the next view
+        self._jobs = ThreadPoolExecutor(1, thread_name_prefix="index")
+        self._busy = False
+        self._next_merge = merge_at
+        self._problems: dict[str, SoftrecError] = {}
+        self._seen = {name: _sign(path) for name, path in self._paths().items()}
+        self._origin = read_catalog(workspace.catalog_path)
+        self._journal = Journal(workspace.changes_path, self._origin.digest)
+        self._version = self._load()
+        changes, end = self._journal.read(self._version.changes)
+        self.view = advance(self._version, changes, end)
+
+    @property
+    def index_dir(self) -> Path:
+        """Where the versions lie, and the tries beside them."""
+        return self._workspace.index_dir
+
+    @property
+    def origin(self) -> Catalog:
+        """The catalog as it was imported."""
+        return self._origin
+
+    @property
+    def problem(self) -> SoftrecError | None:
+        """Why the view is not what lies on disk, or None."""
+        return next(iter(self._problems.values()), None)
+
+    @property
+    def pending(self) -> int:
+        """How many changes the view lays over its version."""
+        view = self.view
+        return view.changes.changes - self._version.changes.changes
+
+    def is_stale(self) -> bool:
+        """Whether anything on disk is not as it was when it was last read: three `stat` calls."""
+        return any(_sign(path) != self._seen[name] for name, path in self._paths().items())
+
+    def refresh(self) -> None:
+        """Take up what other processes did; when somebody is making a view already, leave it to them.
+
+        Changes are in the view when this returns. A new version is loaded in the background.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._look_at_catalog()
+            self._look_at_journal()
+            if _sign(self._paths()["active"]) != self._seen["active"]:
+                self._start(self._take_up_version)
+        finally:
+            self._lock.release()
+        self._merge_if_due()
+
+    def apply(self, change: Change) -> Outcome:
+        """Make a change: when this returns it is on disk and in the view.
+
+        Raises:
+            UnknownItemError: it patches or removes an item that is not there; nothing is written.
+            SoftrecError: what lies on disk cannot be taken up (see `problem`), so nothing can be built upon it.
+            OSError: the journal cannot be written; TimeoutError: others have been changing the catalog for too long.
+        """
+        with self._turn(), self._journal.locked(timeout_s=_PATIENCE_S):
+            self._look_at_catalog()
+            self._look_at_journal()
+            if self.problem:
+                raise self.problem
+            before = after = self.view
+            now = before.catalog.find_item(change.item_id)
+            if change.apply_to(now) != now:
+                after = advance(before, [change], before.changes)  # first: a title that cannot be embedded is refused
+                position = self._journal.append([change], before.changes)
+                self._seen["journal"] = _sign(self._workspace.changes_path)
+                self.view = after = replace(after, changes=position)
+        self._merge_if_due()
+        return describe_outcome(change.item_id, before, after)
+
+    def merge(self) -> str | None:
+        """Write a version that covers every change of the view and make it the active one.
+
+        Returns:
+            Its name; None when there is nothing to merge, another process is at it, or another version is active.
+        """
+        try:
+            with file_lock(self._workspace.index_dir / ".merge.lock", timeout_s=0):
+                name = self._write_merged()
+        except TimeoutError:
+            return None
+        if name is not None:
+            self._take_up_version()
+        return name
+
+    def _write_merged(self) -> str | None:
+        view, version = self.view, self._version
+        if view.changes.changes == version.changes.changes or self._active() != version.version:
+            return None
+        return write_version(
+            self._workspace.index_dir,
+            self._origin,
+            view.catalog,
+            self._encoder,
+            view.grounder.index.vectors(np.arange(len(view.catalog))),
+            view.popularity,
+            wish=version.wish,
+            changes=(self._journal.copy(view.changes), view.changes),
+            keep=self._keep,
+        )
+
+    def rollback(self, version: str) -> None:
+        """Make an older version the active one and lay over it all changes since: it undoes an index, not a change.
+
+        Raises:
+            MissingArtifactError: there is no such version.
+            ArtifactError: it cannot be used; then the one before stays active.
+        """
+        before = self._active()
+        activate(self._workspace.index_dir, version)
+        self._take_up_version()
+        if problem := self._problems.pop("active", None):
+            activate(self._workspace.index_dir, before)
+            raise problem
+
+    def close(self) -> None:
+        """Wait for what runs in the background."""
+        self._jobs.shutdown()
+
+    def _load(self) -> LoadedIndex:
+        loaded = load_active(self._workspace.index_dir, encoder=self._encoder, origin=self._origin)
+        self._journal.check_begins_with(loaded.changes)
+        return loaded
+
+    def _look_at_catalog(self) -> None:
+        """Take up another availability; another catalog is a problem, for adapters and index are of this one."""
+        if not self._changed("catalog"):
+            return
+        try:
+            origin = read_catalog(self._workspace.catalog_path)
+            if origin.digest != self._origin.digest:
+                raise MismatchError(
+                    f"{self._workspace.catalog_path}: replaced while it is in use",
+                    expected=self._origin.digest[:12],
+                    found=origin.digest[:12],
+                    remedy="put the old one back, or train and index the new one and restart the server",
+                )
+            self._journal.check_begins_with(self.view.changes)
+            changes, end = self._journal.read()
+            view = advance(self.view, changes[self.view.changes.changes :], end)
+            catalog = change_catalog(origin, changes).compacted()
+            self.view = replace(view, catalog=catalog, grounder=Grounder(catalog, view.grounder.index, self._encoder))
+            self._origin = origin
+            self._problems.pop("catalog", None)
+        except (SoftrecError, OSError) as error:
+            self._report("catalog", error)
+
+    def _look_at_journal(self) -> None:
+        if not self._changed("journal"):
+            return
+        try:
+            self._journal.check_begins_with(self.view.changes)
+            changes, end = self._journal.read(self.view.changes)
+            if changes:
+                self.view = advance(self.view, changes, end)
+            self._problems.pop("journal", None)
+        except (SoftrecError, OSError) as error:
+            self._report("journal", error)
+
+    def _take_up_version(self) -> None:
+        """Load the active version, lay over it what is newer, and show that."""
+        try:
+            self._seen["active"] = _sign(self._paths()["active"])
+            loaded = self._load()
+            view = advance(loaded, *self._journal.read(loaded.changes))
+            with self._lock:  # what was changed since
+                self.view, self._version = advance(view, *self._journal.read(view.changes)), loaded
+                self._next_merge = self._merge_at
+            self._problems.pop("active", None)
+            self._note(f"index: {self.view.label} is in use")
+        except (SoftrecError, OSError) as error:
+            self._report("active", error)
+
+    def _report(self, name: str, error: SoftrecError | OSError) -> None:
+        self._problems[name] = error if isinstance(error, SoftrecError) else SoftrecError(str(error))
+        self._note(f"index: {error}")
+
+    def _merge_if_due(self) -> None:
+        if self._merge_at and self.pending >= self._next_merge:
+            self._next_merge = self.pending + self._merge_at  # a merge that fails is not tried again at once
+            self._start(self.merge)
+
+    def _start(self, job: Callable[[], object]) -> None:
+        """Run a job in the background unless one runs already; who sees that it is still to do starts it again."""
+        if self._busy:
+            return
+        self._busy = True
+
+        def run() -> None:
+            try:
+                job()
+            except (SoftrecError, OSError) as error:  # a full disk, say: the view is still right
+                self._note(f"index: {error}")
+            except Exception:
+                _log.exception("a job in the background failed")  # nobody waits for its traceback
+            finally:
+                self._busy = False
+
+        self._jobs.submit(run)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=_PATIENCE_S):
+            raise TimeoutError(
+                f"the catalog's changes have been taken up for {_PATIENCE_S:g} s, many new titles perhaps"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _active(self) -> str:
+        return read_active(self._workspace.index_dir)
+
+    def _changed(self, name: str) -> bool:
+        signature = _sign(self._paths()[name])
+        changed = signature != self._seen[name]
+        self._seen[name] = signature
+        return changed
+
+    def _paths(self) -> dict[str, Path]:
+        return {
+            "catalog": self._workspace.catalog_path,
+            "journal": self._workspace.changes_path,
+            "active": self._workspace.index_dir / ACTIVE,
+        }
+
+
+def _sign(path: Path) -> _Signature:
+    """What tells that a file was replaced or appended to; None: there is none to be seen."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

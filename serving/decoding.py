@@ -1,0 +1,196 @@
+"""How a served adapter writes titles: greedily, by beams, by beams inside the catalog, or by drawing.
+
+Each mode ends in `Written`: distinct titles with the model's own log-probabilities, most probable first. What becomes
+of them is the ranking's business (`index.ranking`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from index.catalog import Catalog
+from index.ranking import POOL, Written
+from index.ranking_choice import RankingChoice, RankingMode
+from serving.engine import Engine, Generation
+from serving.errors import SettingsError
+from serving.title_tries import StoredTitles
+from training.adapter import Decoding, DecodingMode
+from training.prompt import PromptRenderer
+
+USUAL_WIDTH: dict[DecodingMode, int] = {"greedy": 1, "beam": 4, "constrained_beam": 10, "sample_n": 20}
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What was written for one prompt.
+
+    Attributes:
+        written: the titles; None where the model wrote none, or only blanks.
+        ids: tokens of the best one, the end token included.
+        completion_tokens: written in all, whatever became of them.
+    """
+
+    written: Written | None
+    ids: tuple[int, ...]
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Writes with one adapter.
+
+    Attributes:
+        decoding: mode and width.
+        titles_ranked: how many titles of a confined search the ranking reads; None: as many items as are asked for.
+    """
+
+    engine: Engine
+    adapter_id: str
+    renderer: PromptRenderer
+    decoding: Decoding
+    titles_ranked: int | None = None
+
+    async def write(
+        self, prompt_ids: Sequence[int], *, k: int, catalog: Catalog, titles: StoredTitles | None, request_id: str
+    ) -> Decoded:
+        """Write titles after a prompt.
+
+        Args:
+            k: how many items the answer will have; a confined search looks for no more, if no ranking reads more.
+            titles: what may be given, for a search inside the catalog. Where all that is too long to be written, or
+                None is given, the mode is greedy: what it writes is tied to the catalog by distance.
+
+        Raises:
+            UnknownAdapterError, EngineUnavailableError, ValueError: see `Engine.generate`.
+        """
+        mode, width = self.decoding.mode, self.decoding.width
+        if mode == "constrained_beam" and titles is not None:
+            found = await self._write_in_catalog(prompt_ids, titles, k, catalog, request_id)
+            if found.written is not None:
+                return found
+        if mode == "beam":
+            best = await self._search_freely(prompt_ids, request_id)
+            return self._decoded([best], tokens=len(best.ids))
+        if mode == "sample_n":
+            drawn = await self.engine.sample(
+                prompt_ids,
+                adapter_id=self.adapter_id,
+                n=width,
+                max_new_tokens=self.decoding.max_new_tokens,
+                request_id=request_id,
+            )
+            return self._decoded(drawn, tokens=sum(len(one.ids) for one in drawn))
+        written = await self.engine.generate(
+            prompt_ids,
+            adapter_id=self.adapter_id,
+            max_new_tokens=self.decoding.max_new_tokens,
+            request_id=request_id,
+        )
+        return self._decoded([written], tokens=len(written.ids))
+
+    def _decoded(self, generations: Sequence[Generation], *, tokens: int) -> Decoded:
+        """Read distinct titles out of generations; one that was spelled in two ways counts once, as the likelier."""
+        best: dict[str, Generation] = {}
+        for generation in sorted(generations, key=lambda one: (-one.log_prob, one.ids)):
+            text = self.renderer.parse(generation.ids)
+            if text.strip():
+                best.setdefault(text, generation)
+        if not best:
+            return Decoded(None, generations[0].ids if generations else (), tokens)
+        log_probs = tuple(generation.log_prob for generation in best.values())
+        return Decoded(Written(tuple(best), log_probs), next(iter(best.values())).ids, tokens)
+
+    async def _write_in_catalog(
+        self, prompt_ids: Sequence[int], titles: StoredTitles, k: int, catalog: Catalog, request_id: str
+    ) -> Decoded:
+        found = await self.engine.write_titles(
+            prompt_ids,
+            titles,
+            adapter_id=self.adapter_id,
+            width=self.decoding.width,
+            k=self.titles_ranked or k,
+            max_new_tokens=self.renderer.max_new_tokens,
+            request_id=request_id,
+        )
+        rows = [(row, title.log_prob) for title in found.titles for row in title.rows]
+        if not rows:
+            return Decoded(None, (), found.completion_tokens)
+        written = Written(
+            tuple(catalog.titles[row] for row, _ in rows),
+            tuple(log_prob for _, log_prob in rows),
+            tuple(row for row, _ in rows),
+        )
+        return Decoded(written, found.titles[0].path, found.completion_tokens)
+
+    async def _search_freely(self, prompt_ids: Sequence[int], request_id: str) -> Generation:
+        """The best of a plain beam search without length penalty, done as vLLM does: a request per beam and step."""
+        width, end_id = self.decoding.width, self.renderer.end_id
+        running: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+        finished: list[tuple[float, tuple[int, ...]]] = []
+        for step in range(self.decoding.max_new_tokens):
+            told = await asyncio.gather(
+                *(
+                    self.engine.next_tokens(
+                        [*prompt_ids, *path],
+                        adapter_id=self.adapter_id,
+                        n=2 * width,
+                        request_id=f"{request_id}-{step}-{at}",
+                    )
+                    for at, (_, path) in enumerate(running)
+                )
+            )
+            candidates = heapq.nlargest(
+                2 * width,
+                (
+                    (log_prob + more, (*path, token))
+                    for (log_prob, path), tokens in zip(running, told, strict=True)
+                    for token, more in tokens
+                ),
+            )
+            finished += [beam for beam in candidates[:width] if beam[1][-1] == end_id]
+            finished = heapq.nlargest(width, finished)
+            running = [beam for beam in candidates if beam[1][-1] != end_id][:width]
+            if not running or (len(finished) == width and running[0][0] <= finished[-1][0]):
+                break
+        log_prob, ids = finished[0] if finished else running[0]
+        return Generation(ids, log_prob, "stop" if ids[-1] == end_id else "length")
+
+
+def choose_decoding(facts: Decoding, mode: DecodingMode | Literal[""], width: int) -> Decoding:
+    """Return how an adapter shall decode: as its manifest says, but for what the settings say instead.
+
+    Args:
+        mode: empty: the manifest's.
+        width: 0: the manifest's, or, if the mode is another, `USUAL_WIDTH`.
+    """
+    chosen = mode or facts.mode
+    usual = facts.width if chosen == facts.mode else USUAL_WIDTH[chosen]
+    return Decoding(chosen, facts.max_new_tokens, 1 if chosen == "greedy" else width or usual)
+
+
+def choose_ranking(adapter_id: str, facts: RankingChoice, mode: RankingMode | Literal[""]) -> RankingChoice:
+    """Return how an adapter's titles shall be ranked; `mode` is of the settings, empty: as its manifest says.
+
+    Raises:
+        SettingsError: a fusion is asked for, but the adapter has no weights for one.
+    """
+    if not mode or mode == facts.mode:
+        return facts
+    if mode != "fusion":
+        return RankingChoice(mode)
+    raise SettingsError(
+        f"SOFTREC_RANKING={mode}, but the manifest of adapter {adapter_id} ranks by {facts.mode} and has no weights",
+        remedy="leave SOFTREC_RANKING empty, or set it to likelihood",
+    )
+
+
+def titles_ranked(ranking: RankingChoice) -> int | None:
+    """How many titles of a confined search a ranking reads, if not as many as items are asked for.
+
+    One for distances; for a fusion as many as its weights were fitted with (`training.decoding` lists as many).
+    """
+    return {"l2": 1, "likelihood": None, "fusion": POOL}[ranking.mode]

@@ -1,0 +1,185 @@
+"""What becomes of a batch's logits inside the engine: log-probabilities, and nothing but titles where asked.
+
+Every row becomes the model's own log-probabilities. Greedy choice and sampling stay what they were, and an engine that
+reports its processed logits (vLLM's `logprobs_mode="processed_logits"`) reports log-probabilities. A row of a
+constrained request then loses all but the tokens that may follow: what is left of it keeps its own log-probability,
+nothing is renormalised, and the request writes on inside the catalog without asking anybody.
+
+A request says what it may write in `extra_args["titles"]`:
+
+    {"segments": [[folder of a trie, file of a filter or None, [closed nodes]], ...], "place": [node per segment]}
+    {"forced": [token ids]}    exactly these, one after the other
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from index.open_titles import OpenTitles, Place, Segment
+from index.trie import Admitted, TitleTrie
+from index.trie_store import map_trie
+
+ARGUMENT = "titles"  # in a request's extra_args
+SEGMENTS, PLACE, FORCED = "segments", "place", "forced"
+
+_MOST_TRIES, _MOST_FILTERS, _MOST_TITLES = 8, 64, 256  # kept mapped or made; each can be had again
+
+_LOG = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+class _Guide(Protocol):
+    """What a request may write next."""
+
+    def follow(self, token: int) -> None: ...
+
+    def next_tokens(self) -> NDArray[np.int32]:
+        """Ascending; empty where anything may follow."""
+
+
+@dataclass
+class _InTitles:
+    titles: OpenTitles
+    place: Place
+
+    def follow(self, token: int) -> None:
+        if not self.titles.is_title(self.place):  # a batch that was made in advance may hold it once more
+            self.place = self.titles.follow(self.place, token)
+
+    def next_tokens(self) -> NDArray[np.int32]:
+        return self.titles.next_tokens(self.place)
+
+
+@dataclass
+class _Forced:
+    """One continuation, token by token."""
+
+    ids: Sequence[int]
+    at: int = 0
+
+    def follow(self, token: int) -> None:
+        self.at += 1
+
+    def next_tokens(self) -> NDArray[np.int32]:
+        return np.array(self.ids[self.at : self.at + 1], dtype=np.int32)
+
+
+@dataclass
+class _Row:
+    guide: _Guide
+    written: Sequence[int]  # the engine's own list, which grows
+    heard: int = 0  # how many of them the guide has followed
+
+
+class TitleMask:
+    """The constrained requests of a batch, by their row.
+
+    Args:
+        open_trie: maps the trie in a folder into memory.
+    """
+
+    def __init__(self, open_trie: Callable[[Path], TitleTrie] = map_trie) -> None:
+        self._open_trie = open_trie
+        self._rows: dict[int, _Row] = {}
+        self._tries: OrderedDict[Hashable, TitleTrie] = OrderedDict()
+        self._filters: OrderedDict[Hashable, Admitted] = OrderedDict()
+        self._titles: OrderedDict[Hashable, OpenTitles] = OrderedDict()
+
+    def remove(self, row: int) -> None:
+        self._rows.pop(row, None)
+
+    def add(self, row: int, extra_args: Mapping[str, Any] | None, written: Sequence[int]) -> None:
+        """Take a request's row; `written` is what it has written so far, and will grow."""
+        self.remove(row)
+        asked = (extra_args or {}).get(ARGUMENT)
+        if asked is None:
+            return
+        try:
+            guide = self._guide(asked)
+        except (OSError, ValueError) as error:  # of a damaged file; raised from here it would end the engine
+            _LOG.error("a request for titles goes unbound, and will be refused: %s", error)
+            return
+        self._rows[row] = _Row(guide, written)
+
+    def move(self, source: int, target: int, *, swap: bool) -> None:
+        moved, replaced = self._rows.pop(source, None), self._rows.pop(target, None)
+        if moved is not None:
+            self._rows[target] = moved
+        if swap and replaced is not None:
+            self._rows[source] = replaced
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """Turn logits [rows, vocabulary] into log-probabilities, minus infinity where a row may not go."""
+        log_probs = logits.log_softmax(-1, dtype=torch.float32)
+        rows, allowed = self.allowed_tokens()
+        if len(rows):
+            owners = np.repeat(rows, [len(tokens) for tokens in allowed])
+            index = _to(owners, logits.device), _to(np.concatenate(allowed), logits.device)
+            kept = log_probs[index]
+            log_probs[_to(rows, logits.device)] = -torch.inf
+            log_probs[index] = kept
+        return log_probs
+
+    def allowed_tokens(self) -> tuple[NDArray[np.int64], list[NDArray[np.int32]]]:
+        """Hear what was written, and name the rows that are bound, int64 [n], with the tokens that each may take."""
+        rows: list[int] = []
+        allowed: list[NDArray[np.int32]] = []
+        for number, row in list(self._rows.items()):
+            try:
+                for token in row.written[row.heard :]:
+                    row.guide.follow(token)
+            except KeyError as error:
+                _LOG.error("a request wrote what it may not, goes unbound, and will be refused: %s", error)
+                del self._rows[number]
+                continue
+            row.heard = len(row.written)
+            tokens = row.guide.next_tokens()
+            if len(tokens):
+                rows.append(number)
+                allowed.append(tokens)
+        return np.array(rows, dtype=np.int64), allowed
+
+    def _guide(self, asked: Mapping[str, Any]) -> _Guide:
+        if FORCED in asked:
+            return _Forced(asked[FORCED])
+        segments = asked[SEGMENTS]
+        key = tuple((folder, filter_file, tuple(closed)) for folder, filter_file, closed in segments)
+        titles = _kept(self._titles, key, _MOST_TITLES, lambda: OpenTitles(tuple(map(self._segment, key))))
+        return _InTitles(titles, tuple(asked[PLACE]))
+
+    def _segment(self, asked: tuple[str, str | None, tuple[int, ...]]) -> Segment:
+        folder, filter_file, closed = asked
+        trie = _kept(self._tries, folder, _MOST_TRIES, lambda: self._open_trie(Path(folder)))
+        admitted = None
+        if filter_file is not None:
+            admitted = _kept(
+                self._filters,
+                (folder, filter_file),
+                _MOST_FILTERS,
+                lambda: Admitted(trie, np.load(filter_file, allow_pickle=False)),
+            )
+        return Segment(trie, admitted, frozenset(closed))
+
+
+def _kept(store: OrderedDict[Hashable, _T], key: Hashable, most: int, make: Callable[[], _T]) -> _T:
+    """Give what was kept, or make it; the one that was not asked for the longest goes."""
+    if key not in store:
+        store[key] = make()
+        if len(store) > most:
+            store.popitem(last=False)
+    store.move_to_end(key)
+    return store[key]
+
+
+def _to(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(array.astype(np.int64)).to(device, non_blocking=True)

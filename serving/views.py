@@ -1,0 +1,123 @@
+"""Which state of the catalog a request is answered from: the newest when it comes in, and that one to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from index.catalog import Catalog
+from index.live import LiveIndex
+from index.popularity import popularity_order
+from index.ranking import Ranker
+from index.store import LoadedIndex
+from index.trie_store import TitleSpelling
+from serving.candidates import CandidateSelector
+from serving.schema import IndexUsed
+from serving.title_tries import TitleTries
+
+_PATIENCE_S = 0.25  # requests wait so long for what another process changed; after that the last view answers
+
+
+@dataclass(frozen=True)
+class ServedView:
+    """A state of the index, with what requests need of it. It never changes.
+
+    Attributes:
+        popular: rows, the most popular first.
+        tries: what adapters that write in the catalog may write, by the digest of their spelling.
+    """
+
+    index: LoadedIndex
+    selector: CandidateSelector
+    ranker: Ranker
+    popular: Sequence[int]
+    tries: Mapping[str, TitleTries]
+
+    @classmethod
+    def of(
+        cls,
+        index: LoadedIndex,
+        open_tries: Callable[[Catalog], Mapping[str, TitleTries]] = lambda catalog: {},
+        earlier: ServedView | None = None,
+    ) -> ServedView:
+        """Prepare a view; cheap when it differs from an earlier one by a few changes.
+
+        Args:
+            open_tries: called when there are other titles than in the earlier view.
+        """
+        ranker = Ranker(index.grounder, index.popularity)
+        if earlier is None or earlier.index.version != index.version:
+            popular: Sequence[int] = popularity_order(index.popularity).tolist()
+            return cls(index, CandidateSelector(index.catalog), ranker, popular, open_tries(index.catalog))
+        selector = CandidateSelector(index.catalog, earlier=earlier.selector)
+        if len(index.catalog) == len(earlier.index.catalog):
+            return cls(index, selector, ranker, earlier.popular, earlier.tries)
+        # rows that were added were never chosen, so they come last
+        popular = [*earlier.popular, *range(len(earlier.popular), len(index.catalog))]
+        return cls(index, selector, ranker, popular, open_tries(index.catalog))
+
+    @property
+    def used(self) -> IndexUsed:
+        """What an answer says of it."""
+        return IndexUsed(version=self.index.label, encoder=self.index.encoder_name)
+
+
+class Views:
+    """Follows a live index: what this process changed and what others did.
+
+    Args:
+        live: stays the caller's to close.
+        spellings: of the adapters that write in the catalog, by digest.
+    """
+
+    def __init__(self, live: LiveIndex, spellings: Mapping[str, TitleSpelling] | None = None) -> None:
+        self._live = live
+        # The large trie is that of the catalog as imported, for ever: what was added since has a small one of its own
+        self._tries = {
+            digest: (TitleTries.open(live.index_dir, live.origin, spelling), spelling)
+            for digest, spelling in (spellings or {}).items()
+        }
+        self.served = ServedView.of(live.view, self._open_tries)  # as of the last look
+        self._renewal: asyncio.Task[None] | None = None
+        self._patient_until = 0.0  # by time.monotonic()
+
+    @property
+    def outdated(self) -> bool:
+        """Whether something lies in the workspace that cannot be taken up."""
+        return self._live.problem is not None
+
+    async def current(self) -> ServedView:
+        """Return the newest view. Costs a few `stat` calls when nothing was changed."""
+        if self.served.index is not self._live.view or self._live.is_stale():
+            if self._renewal is None or self._renewal.done():
+                self._renewal = asyncio.create_task(asyncio.to_thread(self._renew))
+                self._patient_until = time.monotonic() + _PATIENCE_S
+            await asyncio.wait([self._renewal], timeout=max(0.0, self._patient_until - time.monotonic()))
+            if self._renewal.done():
+                self._renewal.result()
+        return self.served
+
+    async def catch_up(self) -> None:
+        """Return when the view is as new as the live index was at the call."""
+        wanted = self._live.view
+        while self.served.index.changes.changes < wanted.changes.changes:
+            await self.current()
+            if self._renewal is not None:
+                await asyncio.wait([self._renewal])
+
+    async def close(self) -> None:
+        """Wait for a renewal in progress."""
+        if self._renewal is not None:
+            await asyncio.wait([self._renewal])
+
+    def _renew(self) -> None:
+        if self._live.is_stale():
+            self._live.refresh()
+        view = self._live.view
+        if view is not self.served.index:
+            self.served = ServedView.of(view, self._open_tries, self.served)
+
+    def _open_tries(self, catalog: Catalog) -> dict[str, TitleTries]:
+        return {digest: tries.grown(catalog, spelling) for digest, (tries, spelling) in self._tries.items()}

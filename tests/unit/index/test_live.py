@@ -1,0 +1,364 @@
+"""The live index: one model of the catalog, whatever changes, merges, restarts and other processes do."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from index.catalog import Catalog, Item, read_catalog, write_catalog
+from index.changes import Change, change_catalog
+from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError, SoftrecError, UnknownItemError
+from index.file_lock import file_lock
+from index.journal import Journal
+from index.live import LiveIndex
+from index.store import build_index, check_version, list_versions, load_active
+from index.workspace import ShopSettings, Workspace
+from tests.unit.index.letter_encoder import LetterEncoder
+
+ORIGIN = Catalog.from_items([Item("a", "abc", "x"), Item("b", "de"), Item("c", "ABC"), Item("d", "f", available=False)])
+POPULARITY = np.array([5, 0, 2])
+TITLES = ("abc", "de", "ed", "fg", "hij", "hi")
+
+
+def make_shop(root: Path) -> Workspace:
+    root.mkdir(parents=True, exist_ok=True)
+    workspace = Workspace.create(root, ShopSettings())
+    write_catalog(workspace.catalog_path, ORIGIN)
+    build_index(workspace.index_dir, ORIGIN, LetterEncoder(), POPULARITY)
+    return workspace
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Workspace:
+    return make_shop(tmp_path / "shop")
+
+
+@contextmanager
+def opened(workspace: Workspace, **options: int) -> Iterator[LiveIndex]:
+    live = LiveIndex(workspace, LetterEncoder(), **{"merge_at": 0, **options})
+    yield live
+    live.close()
+
+
+def assert_shows(live: LiveIndex, changes: Sequence[Change]) -> None:
+    """The view is the fold of all changes, and a search over it is brute force over the fold."""
+    fold = change_catalog(ORIGIN, changes)
+    view = live.view
+    assert view.changes.changes == len(changes)
+    assert list(view.catalog.titles) == list(fold.titles)
+    assert (view.catalog.items, view.catalog.digest) == (fold.items, fold.digest)
+    assert view.popularity.tolist() == [*POPULARITY, *[0] * (len(fold) - len(POPULARITY))]
+    vectors = LetterEncoder().encode(fold.titles)
+    alive = [row for row in range(len(fold)) if fold.items_of(row)]
+    for text in ("abcd", "hij"):
+        distances = np.linalg.norm(vectors - LetterEncoder().encode([text]), axis=1)
+        expected = sorted(alive, key=lambda row: (distances[row], row))
+        if fold.find_title_row(text) in expected:
+            expected.remove(row := fold.find_title_row(text))
+            expected.insert(0, row)
+        if alive:
+            assert view.grounder.rank([text], len(fold))[0].rows.tolist() == expected
+
+
+ids = st.sampled_from("abcdefgh")
+operations = st.lists(
+    st.builds(Change, st.just("put"), ids, st.sampled_from(TITLES), st.sampled_from(["", "x"]), st.booleans())
+    | st.builds(Change, st.just("patch"), ids, st.none() | st.sampled_from(TITLES), st.none(), st.booleans())
+    | st.builds(Change, st.just("remove"), ids)
+    | st.sampled_from(["merge", "reopen", "other", "rebuild", "rollback"]),
+    max_size=14,
+)
+
+
+@given(operations)
+@settings(max_examples=25, deadline=None)
+def test_whatever_happens_the_view_is_the_fold(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[Change | str]
+) -> None:
+    """Two live indexes of one workspace stand for two processes; each change goes through one of them."""
+    workspace = make_shop(tmp_path_factory.mktemp("shop"))
+    done: list[Change] = []
+    with opened(workspace) as first, opened(workspace) as second:
+        live = first
+        for step in steps:
+            if isinstance(step, Change):
+                before, now = live.view, live.view.catalog.find_item(step.item_id)
+                if step.op != "put" and now is None:
+                    with pytest.raises(UnknownItemError):
+                        live.apply(step)
+                    continue
+                rows, items = len(before.catalog), before.catalog.items
+                outcome = live.apply(step)
+                done += [step] if outcome.state != "unchanged" else []
+                assert (len(before.catalog), before.catalog.items) == (rows, items)  # who holds it goes on with it
+                assert (outcome.state == "unchanged") == (live.view is before)
+                assert live.view.catalog.recall_item_row(step.item_id) == outcome.row
+            elif step == "merge":
+                live.merge()
+            elif step == "rebuild":
+                journal = Journal(workspace.changes_path, ORIGIN.digest)
+                build_index(workspace.index_dir, ORIGIN, LetterEncoder(), POPULARITY, journal=journal)
+            elif step == "rollback":
+                live.rollback(list_versions(workspace.index_dir)[0])
+            elif step == "reopen":
+                with opened(workspace) as again:
+                    assert_shows(again, done)
+            else:
+                live = second if live is first else first
+            live.refresh()
+            live._jobs.submit(lambda: None).result()  # what was started in the background is through
+            assert live.problem is None
+            assert not live.is_stale()
+            assert_shows(live, done)
+            assert live.view.version in list_versions(workspace.index_dir)
+
+
+def test_what_becomes_of_an_item_is_told(shop: Workspace) -> None:
+    with opened(shop) as live:
+        added = live.apply(Change("put", "e", "abd", "y"))
+        assert (added.state, added.row, added.item) == ("added", 3, Item("e", "abd", "y"))
+        assert added.near is None
+        assert live.apply(Change("put", "e", "abd", "y")).state == "unchanged"
+        moved = live.apply(Change("patch", "e", title="Abc"))
+        assert (moved.state, moved.row, moved.shares_title_with) == ("changed", 0, ("a", "c"))
+        assert live.apply(Change("patch", "e", available=False)).item == Item("e", "Abc", "y", available=False)
+        gone = live.apply(Change("remove", "e"))
+        assert (gone.state, gone.row, gone.item.title) == ("removed", 0, "Abc")
+        assert live.view.label == f"{live.view.version}+4"
+        assert live.pending == 4
+    lines = shop.changes_path.read_text().splitlines()
+    assert len(lines) == 5  # with the header; nothing was written for what the catalog said already
+
+
+def test_a_title_that_only_its_letters_order_tells_apart_is_named(shop: Workspace) -> None:
+    """The encoder counts letters, so anagrams lie at distance 0."""
+    with opened(shop) as live:
+        assert live.apply(Change("put", "e", "cab")).near == ("abc", 0.0)
+        assert live.apply(Change("put", "f", "ed")).near == ("de", 0.0)
+        assert live.apply(Change("put", "g", "ed")).near is None  # not new any more
+
+
+def test_a_removed_title_is_not_found_and_its_row_stays_empty(shop: Workspace) -> None:
+    with opened(shop) as live:
+        live.apply(Change("remove", "b"))
+        live.apply(Change("put", "e", "new"))
+        for _ in range(2):
+            view = live.view
+            assert view.catalog.items_of(1) == ()
+            assert view.catalog.find_title_row("de") is None
+            assert view.catalog.find_item_row("e") == 3
+            ranking = view.grounder.rank(["de"], 9)[0]
+            assert (ranking.grounding.match, 1 in ranking.rows) == ("nearest", False)
+            live.merge()
+        assert live.apply(Change("put", "x", "DE")).row == 1  # the title is back, and so is its row
+
+
+class CountingEncoder(LetterEncoder):
+    """Counts what it is asked."""
+
+
+def test_a_merge_embeds_nothing_and_covers_all(shop: Workspace) -> None:
+    encoder = CountingEncoder()
+    live = LiveIndex(shop, encoder, merge_at=0)
+    live.apply(Change("put", "e", "new"))
+    live.apply(Change("remove", "a"))
+    held, first = live.view, live.view.version
+    encoder.encoded.clear()
+    merged = live.merge()
+    assert encoder.encoded == []
+    assert (live.view.version, live.pending) == (merged, 0)
+    assert live.view.label == f"{merged}+2"
+    assert merged is not None
+    assert merged.startswith("0002-")
+    assert list_versions(shop.index_dir) == [first, merged]
+    assert live.merge() is None
+    assert held.grounder.rank(["new"], 1)[0].rows.tolist() == [3]  # who holds the old view goes on with it
+    loaded = load_active(shop.index_dir, encoder=encoder, catalog_digest=ORIGIN.digest)
+    assert (loaded.catalog.items, loaded.changes) == (live.view.catalog.items, live.view.changes)
+    live.close()
+
+
+def test_a_merge_asks_for_the_same_kind_of_search(tmp_path: Path) -> None:
+    """Of 1 200 random titles; an approximate search finds a title's own row, added or not, and no removed one."""
+    letters = np.random.default_rng(0).integers(97, 123, (1200, 12), dtype=np.uint8)
+    catalog = Catalog.from_items(Item(str(number), bytes(row).decode()) for number, row in enumerate(letters))
+    workspace = Workspace.create(tmp_path, ShopSettings())
+    write_catalog(workspace.catalog_path, catalog)
+    counts = np.zeros(len(catalog), dtype=np.int64)
+    build_index(workspace.index_dir, catalog, LetterEncoder(), counts, kind="ivf", recall_floor=0.9)
+    with opened(workspace) as live:
+        live.apply(Change("remove", "7"))
+        live.apply(Change("put", "new", "zzzyyyxxx"))
+        for _ in range(2):
+            texts = [catalog.titles[7], "zzzyyyxxx", catalog.titles[3]]
+            found = [ranking.rows[0] for ranking in live.view.grounder.rank(texts, 3)]
+            assert found[0] != 7
+            assert found[1:] == [1200, 3]
+            live.merge()
+    manifest = check_version(workspace.index_dir, live.view.version)
+    assert manifest.body["search"]["kind"] == "ivf"
+    assert manifest.body["asked_for"] == {"kind": "ivf", "recall_floor": 0.9}
+    assert manifest.body["rows"] == 1201
+
+
+def test_many_changes_are_merged_in_the_background(shop: Workspace) -> None:
+    with opened(shop, merge_at=3, keep=2) as live:
+        for number in range(12):
+            live.apply(Change("put", f"n{number}", f"title {'x' * number}"))
+    assert live.pending < 12
+    assert len(list_versions(shop.index_dir)) == 2
+    with opened(shop) as again:
+        assert again.view.catalog.items == live.view.catalog.items
+
+
+def test_a_rollback_undoes_an_index_and_no_change(shop: Workspace) -> None:
+    with opened(shop) as live:
+        first = live.view.version
+        live.apply(Change("put", "e", "new"))
+        live.merge()
+        live.rollback(first)
+        assert live.view.label == f"{first}+1"
+        assert live.view.catalog.find_item_row("e") == 3
+        with pytest.raises(MissingArtifactError):
+            live.rollback("0009-00000000")
+
+
+def test_a_rollback_to_a_damaged_version_leaves_the_one_before(shop: Workspace) -> None:
+    with opened(shop) as live:
+        first = live.view.version
+        live.apply(Change("put", "e", "new"))
+        second = live.merge()
+        path = shop.index_dir / first / "vectors.faiss"
+        path.write_bytes(path.read_bytes()[:-4])
+        with pytest.raises(CorruptArtifactError, match=r"vectors\.faiss: changed since"):
+            live.rollback(first)
+        assert (live.view.version, live.problem) == (second, None)
+        assert (shop.index_dir / "active").read_text().strip() == second
+
+
+def test_readers_see_whole_views_while_all_is_changed(shop: Workspace) -> None:
+    """Threads rank while others change and merge: every view fits together, and none goes back in time."""
+    with opened(shop, merge_at=4) as live:
+        over = threading.Event()
+        faults: list[str] = []
+
+        def read() -> None:
+            last = 0
+            while not over.is_set():
+                view = live.view
+                [ranking] = view.grounder.rank(["abd"], 3)
+                whole = len(view.catalog) == len(view.grounder.index) == len(view.popularity)
+                found = all(view.catalog.items_of(row) for row in ranking.rows.tolist())
+                if not (whole and found and view.changes.changes >= last):
+                    faults.append(f"{view.label}: {ranking}")
+                last = view.changes.changes
+
+        def change(name: str) -> None:
+            for number in range(10):
+                live.apply(Change("put", f"{name}{number}", f"{name * number} title"))
+                live.apply(Change("remove", f"{name}{number}"))
+                live.apply(Change("put", f"{name}{number}", "abc"))
+
+        readers = [threading.Thread(target=read) for _ in range(2)]
+        writers = [threading.Thread(target=change, args=(name,)) for name in "xy"]
+        for thread in (*readers, *writers):
+            thread.start()
+        for thread in writers:
+            thread.join()
+        over.set()
+        for thread in readers:
+            thread.join()
+        assert faults == []
+        assert live.view.changes.changes == 60
+        assert live.problem is None
+    with opened(shop) as again:
+        assert again.view.catalog.digest == live.view.catalog.digest
+
+
+def test_a_change_waits_for_others_and_not_for_ever(shop: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.live._PATIENCE_S", 0.02)
+    with opened(shop) as live:
+        with Journal(shop.changes_path, ORIGIN.digest).locked(), pytest.raises(TimeoutError, match="another writer"):
+            live.apply(Change("remove", "a"))
+        with live._lock, pytest.raises(TimeoutError, match="have been taken up"):
+            live.apply(Change("remove", "a"))
+        with file_lock(shop.index_dir / ".merge.lock"):
+            live.apply(Change("remove", "a"))
+            assert live.merge() is None  # another process is at it
+        assert live.merge() is not None
+
+
+class RefusingEncoder(LetterEncoder):
+    def encode(self, titles: Sequence[str]) -> NDArray[np.float32]:
+        if "bad" in titles:
+            raise SoftrecError("out of memory")
+        return super().encode(titles)
+
+
+def test_a_title_that_cannot_be_embedded_changes_nothing(shop: Workspace) -> None:
+    live = LiveIndex(shop, RefusingEncoder(), merge_at=0)
+    before = live.view
+    with pytest.raises(SoftrecError, match="out of memory"):
+        live.apply(Change("put", "e", "bad"))
+    assert live.view is before
+    assert not shop.changes_path.exists()
+    live.close()
+
+
+def test_another_availability_is_taken_up_and_another_catalog_is_not(shop: Workspace) -> None:
+    with opened(shop) as live:
+        live.apply(Change("put", "e", "new"))
+        write_catalog(shop.catalog_path, Catalog.from_items(replace(item, available=True) for item in ORIGIN.items))
+        assert live.is_stale()
+        live.refresh()
+        assert live.view.catalog.find_item("d") == Item("d", "f")
+        assert live.view.catalog.find_item_row("e") == 3
+        before = live.view
+        write_catalog(shop.catalog_path, Catalog.from_items(ORIGIN.items[:2]))
+        live.refresh()
+        assert live.view is before
+        with pytest.raises(MismatchError, match=r"replaced while it is in use: expected .*restart the server"):
+            live.apply(Change("remove", "e"))
+        assert not live.is_stale()
+        write_catalog(shop.catalog_path, ORIGIN)
+        live.refresh()
+        assert live.problem is None
+        assert live.view.catalog.find_item("d") == Item("d", "f", available=False)
+
+
+def test_a_journal_that_is_damaged_or_gone_stops_changes_and_nothing_else(shop: Workspace) -> None:
+    with opened(shop) as live:
+        live.apply(Change("put", "e", "new"))
+        before, whole = live.view, shop.changes_path.read_bytes()
+        for damage in (lambda: shop.changes_path.unlink(), lambda: shop.changes_path.write_bytes(whole + b"{}\n")):
+            damage()
+            live.refresh()
+            assert live.view is before
+            assert live.problem is not None
+            with pytest.raises((MismatchError, CorruptArtifactError), match="copy back"):
+                live.apply(Change("remove", "e"))
+        shop.changes_path.write_bytes(whole)
+        assert live.apply(Change("remove", "e")).state == "removed"
+
+
+def test_a_version_that_covers_what_the_journal_lacks_is_refused(shop: Workspace) -> None:
+    with opened(shop) as live:
+        live.apply(Change("put", "e", "new"))
+        live.merge()
+    Journal(shop.changes_path, ORIGIN.digest).set_aside()
+    with pytest.raises(MismatchError, match=r"the first 1 changes.*softrec index"):
+        LiveIndex(shop, LetterEncoder())
+
+
+def test_an_index_of_another_catalog_is_refused(shop: Workspace) -> None:
+    write_catalog(shop.catalog_path, Catalog.from_items(ORIGIN.items[:2]))
+    with pytest.raises(MismatchError, match="catalog: expected"):
+        LiveIndex(shop, LetterEncoder())
+    assert read_catalog(shop.catalog_path).items == ORIGIN.items[:2]

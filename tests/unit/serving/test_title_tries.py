@@ -1,0 +1,84 @@
+"""Tries where an engine's process finds them: what they cover, and how long their files live."""
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from index.catalog import Catalog, Item
+from serving.title_mask import SEGMENTS
+from serving.title_tries import StoredTitles, TitleTries
+from tests.tiny_shop import ITEMS, TEMPLATE, tiny_catalog, write_tiny_tokenizer
+from training.prompt import PromptRenderer
+
+Renderer = PromptRenderer
+
+
+@pytest.fixture
+def renderer(tmp_path: Path) -> Renderer:
+    return PromptRenderer(TEMPLATE, write_tiny_tokenizer(tmp_path / "base"), end_id=256)
+
+
+@pytest.fixture
+def tries(tmp_path: Path, renderer: Renderer) -> TitleTries:
+    return TitleTries.open(tmp_path, tiny_catalog(), renderer)
+
+
+def rows_of(stored: StoredTitles, renderer: Renderer, catalog: Catalog) -> list[int]:
+    """Rows whose title can be written all through, and is theirs at its end."""
+    found = []
+    for row, title in enumerate(catalog.titles):
+        place = stored.open.start
+        try:
+            for token in renderer.completion_ids(title):
+                place = stored.open.follow(place, token)
+        except KeyError:
+            continue
+        if row in stored.open.rows(place):
+            found.append(row)
+    return found
+
+
+def files_of(stored: StoredTitles) -> list[Path]:
+    return [Path(file) for _, file, _ in stored.at(stored.open.start)[SEGMENTS] if file is not None]
+
+
+def test_a_grown_catalog_gets_a_small_trie_beside_the_large_one(tries: TitleTries, renderer: Renderer) -> None:
+    grown = Catalog.from_items([*ITEMS, Item("i9", "Portal 2"), Item("i10", "x" * 50), Item("i11", "Riven")])
+    later = tries.grown(grown, renderer)
+    old, new = tries.open_titles(), later.open_titles()
+    assert rows_of(old, renderer, tiny_catalog()) == list(range(7))
+    assert rows_of(new, renderer, grown) == [*range(8), 9]  # the title of fifty is too long to be written
+    assert later.n_rows == 9
+    assert new.folders[0] == old.folders[0]
+    first, second = tries.grown(tiny_catalog(), renderer).open_titles(), later.grown(grown, renderer).open_titles()
+    assert (len(first.folders), len(second.folders)) == (1, 2)
+    assert rows_of(second, renderer, grown) == [*range(8), 9]
+
+
+def test_a_filter_is_a_file_that_its_requests_share_and_no_filter_is_none(tries: TitleTries) -> None:
+    some = np.arange(7) % 2 == 0
+    assert files_of(tries.open_titles(some)) == files_of(tries.open_titles(some.copy(), excluded=[0]))
+    assert files_of(tries.open_titles(~some)) != files_of(tries.open_titles(some))
+    assert files_of(tries.open_titles(np.ones(7, dtype=bool))) == files_of(tries.open_titles()) == []
+
+
+def test_files_live_as_long_as_a_request_or_a_view_holds_them(tries: TitleTries, renderer: Renderer) -> None:
+    held = tries.open_titles(np.arange(7) != 3)
+    forgotten = files_of(tries.open_titles(np.arange(7) != 4))
+    for number in range(40):  # more filters than are kept
+        tries.open_titles(np.array([number >> at & 1 for at in range(7)], dtype=bool))
+    gc.collect()
+    assert not forgotten[0].exists()
+    [file] = files_of(held)
+    assert file.is_file()
+    view = tries.grown(Catalog.from_items([*ITEMS, Item("i9", "Portal 2")]), renderer)
+    request = view.open_titles()
+    added = request.folders[1]
+    del view
+    gc.collect()
+    assert added.is_dir()
+    del request
+    gc.collect()
+    assert not added.exists()
