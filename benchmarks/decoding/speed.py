@@ -29,6 +29,7 @@ from clients.commands.index import open_index
 from clients.commands.init import init_shop
 from clients.demo_shop import write_demo_shop
 from index.workspace import Workspace
+from serving.engine import TitleList
 from serving.service import open_vllm
 from serving.settings import ServingSettings
 from serving.title_tries import TitleTries
@@ -84,7 +85,7 @@ async def _measure(workspace: Workspace, adapter_name: str, *, quick: bool) -> d
     engine: Any = await open_vllm(dataset.base, [adapter], ServingSettings(width=max(WIDTHS), decoding="beam"))
     try:
         contenders = _contenders(engine, adapter.adapter_id, renderer.max_new_tokens, renderer.end_id, tries)
-        alone = await _one_at_a_time(contenders, prompts)
+        alone, proven = await _one_at_a_time(contenders, prompts)
         together = await _at_once(contenders, prompts, turns=1 if quick else 5)
         step = {beams: await _decoding_step(engine, adapter.adapter_id, prompts, beams) for beams in (10, 20)}
     finally:
@@ -94,13 +95,15 @@ async def _measure(workspace: Workspace, adapter_name: str, *, quick: bool) -> d
         f"\n{len(prompts)} prompts of {lengths[0]} to {lengths[-1]} tokens, {tries.n_rows} titles; "
         f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n"
     )
-    print(f"{'':<22} {'one at a time':>14} {f'{AT_ONCE} at once, each':>18}")
+    print(f"{'':<22} {'one at a time':>14} {f'{AT_ONCE} at once, each':>18} {'proven the best':>17}")
     for name in contenders:
         one, each = (statistics.median(taken[name]) * 1000 for taken in (alone, together))
-        print(f"{name:<22} {one:11.1f} ms {each:15.1f} ms")
+        share = f"{proven[name]:17.2f}" if name in proven else ""
+        print(f"{name:<22} {one:11.1f} ms {each:15.1f} ms {share}")
     figures = {
         f"constrained{width}_vs_beam4": _ratio(alone, f"constrained {width}", "plain beam 4") for width in WIDTHS
     }
+    figures |= {f"proven{width}": proven[f"constrained {width}"] for width in WIDTHS}
     figures |= {
         "constrained10_vs_beam4_at_once": _ratio(together, "constrained 10", "plain beam 4"),
         "naive10_vs_constrained10": _ratio(alone, "naive constrained 10", "constrained 10"),
@@ -132,16 +135,21 @@ def _contenders(engine: Any, adapter_id: str, max_new_tokens: int, end_id: int, 
     }
 
 
-async def _one_at_a_time(contenders: Contenders, prompts: Sequence[Prompt]) -> dict[str, list[float]]:
-    """Seconds per request; the first prompt warms each up."""
+async def _one_at_a_time(
+    contenders: Contenders, prompts: Sequence[Prompt]
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Seconds per request, the first prompt warming each up; and how often the titles are proven to be the best ten."""
     taken: dict[str, list[float]] = {name: [] for name in contenders}
+    proven: dict[str, list[bool]] = {}
     for number, prompt in enumerate([prompts[0], *prompts]):
         for name, write in contenders.items():
             started = time.perf_counter()
-            await write(prompt, f"{name}-{number}")
+            result = await write(prompt, f"{name}-{number}")
             if number:
                 taken[name].append(time.perf_counter() - started)
-    return taken
+                if isinstance(result, TitleList):
+                    proven.setdefault(name, []).append(result.is_complete)
+    return taken, {name: statistics.mean(answers) for name, answers in proven.items()}
 
 
 async def _at_once(contenders: Contenders, prompts: Sequence[Prompt], *, turns: int) -> dict[str, list[float]]:
