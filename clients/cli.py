@@ -69,6 +69,17 @@ class SplitChoice(StrEnum):
     LEAVE_LAST_OUT = "leave-last-out"
 
 
+class SearchChoice(StrEnum):
+    """How `softrec index` may search; the names of `index.choice.SearchKind`."""
+
+    AUTO = "auto"
+    FLAT = "flat"
+    HNSW = "hnsw"
+    IVF = "ivf"
+    SQ = "sq"
+    PQ = "pq"
+
+
 class Method(StrEnum):
     """What `softrec train` can train."""
 
@@ -235,11 +246,17 @@ def diagnose(
 def index(
     shop: Shop,
     keep: Annotated[int, typer.Option(min=1, help="How many versions to keep, the new one included.")] = 3,
+    kind: Annotated[
+        SearchChoice, typer.Option(help="How titles are searched; auto: exactly (flat) up to 200,000 titles.")
+    ] = SearchChoice.AUTO,
+    recall_floor: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Share of the ten nearest that an approximate kind must find.")
+    ] = 0.98,
 ) -> None:
     """Embed the catalog's titles and make them searchable."""
     from clients.commands.index import index_shop
 
-    index_shop(shop, keep=keep)
+    index_shop(shop, keep=keep, kind=kind.value, recall_floor=recall_floor)
 
 
 @app.command()

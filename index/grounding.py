@@ -7,6 +7,7 @@ takes its stored vector: the same ranking, without the encoder.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 
 from index.catalog import Catalog
 from index.encoder import TitleEncoder
-from index.flat import FlatIndex
+from index.search import TitleSearch
+
+_REMEMBERED = 4096  # texts whose vectors are kept: 6 MB at 384 dimensions
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Grounder:
         ValueError: their sizes do not fit together.
     """
 
-    def __init__(self, catalog: Catalog, index: FlatIndex, encoder: TitleEncoder) -> None:
+    def __init__(self, catalog: Catalog, index: TitleSearch, encoder: TitleEncoder) -> None:
         if len(index) != len(catalog):
             raise ValueError(f"the index has {len(index)} rows, the catalog {len(catalog)}")
         if index.dimension != encoder.dimension:
@@ -67,11 +70,15 @@ class Grounder:
         self.catalog = catalog
         self.index = index
         self.encoder = encoder
+        self._encoded: OrderedDict[str, NDArray[np.float32]] = OrderedDict()  # the texts met last
 
     def rank(
         self, generations: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None, threads: int = 1
     ) -> list[Ranking]:
-        """Rank the catalog for each generation: one batch through the encoder, one search.
+        """Rank the catalog for each generation: one batch through the encoder, one search, seldom two.
+
+        What a text stands for is looked up among all rows, what may be ranked among the allowed ones. One search serves
+        both where the allowed rows among its nearest suffice; else a second one, with the filter inside, follows.
 
         Args:
             generations: texts, each of any length; an empty one is embedded like any other.
@@ -86,26 +93,72 @@ class Grounder:
             return []
         matches = [self.catalog.find_title_row(text) for text in generations]
         queries = self._vectors_of(generations, matches)
-        near_distances, near_rows = self.index.search(queries, 2 if allowed is not None else max(k, 2), threads=threads)
-        distances, rows = near_distances, near_rows
-        if allowed is not None:
-            distances, rows = self.index.search(queries, k, allowed=allowed, threads=threads)
+        searched = _reach(k, allowed)
+        near_distances, near_rows = self.index.search(queries, max(searched, 2), threads=threads)
         rankings = []
+        short = self._search_again_where_short(queries, near_rows, k, allowed, threads)
         for number, (text, match) in enumerate(zip(generations, matches, strict=True)):
             grounding = _ground(text, match, near_distances[number], near_rows[number])
+            rows, distances = near_rows[number], near_distances[number]
+            if number in short:
+                rows, distances = short[number]
+            elif allowed is not None:
+                rows, distances = rows[allowed[rows]], distances[allowed[rows]]
             first = match if match is not None and (allowed is None or allowed[match]) else None
-            nearest = _put_first(first, rows[number, :k], distances[number, :k])
+            nearest = _put_first(first, rows[:k], distances[:k])
             rankings.append(Ranking(*nearest, grounding, queries[number]))
         return rankings
+
+    def _search_again_where_short(
+        self,
+        queries: NDArray[np.float32],
+        near_rows: NDArray[np.int64],
+        k: int,
+        allowed: NDArray[np.bool_] | None,
+        threads: int,
+    ) -> dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Search with the filter for the queries among whose nearest rows [n, m] fewer than k are allowed."""
+        if allowed is None:
+            return {}
+        wanted = min(k, int(np.count_nonzero(allowed)))
+        short = np.flatnonzero(allowed[near_rows].sum(axis=1) < wanted)
+        if not len(short):
+            return {}
+        distances, rows = self.index.search(queries[short], k, allowed=allowed, threads=threads)
+        return {int(number): (rows[place], distances[place]) for place, number in enumerate(short)}
 
     def _vectors_of(self, generations: Sequence[str], matches: Sequence[int | None]) -> NDArray[np.float32]:
         """Stored vectors for exact matches, encoded ones for the rest, each distinct text once. [n, dimension]."""
         vectors = np.empty((len(generations), self.index.dimension), dtype=np.float32)
-        unknown = list(dict.fromkeys(text for text, row in zip(generations, matches, strict=True) if row is None))
-        encoded = dict(zip(unknown, self.encoder.encode(unknown), strict=True)) if unknown else {}
+        texts = [text for text, row in zip(generations, matches, strict=True) if row is None]
+        encoded = self._encode(list(dict.fromkeys(texts)))
         for number, (text, row) in enumerate(zip(generations, matches, strict=True)):
             vectors[number] = encoded[text] if row is None else self.index.vectors(np.array([row]))[0]
         return vectors
+
+    def _encode(self, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Embed distinct texts; those met lately are remembered, since a model writes the same ones again and again."""
+        known = {text: self._encoded[text] for text in texts if text in self._encoded}
+        fresh = [text for text in texts if text not in known]
+        known |= zip(fresh, self.encoder.encode(fresh), strict=True) if fresh else ()
+        for text in texts:
+            self._encoded[text] = known[text]
+            self._encoded.move_to_end(text)
+        while len(self._encoded) > _REMEMBERED:
+            self._encoded.popitem(last=False)
+        return known
+
+
+def _reach(k: int, allowed: NDArray[np.bool_] | None) -> int:
+    """How many rows to search without the filter, so that mostly k allowed ones are among them.
+
+    The nearest row must be known whether it is allowed or not, so this search is made in any case. Where most rows are
+    hidden it cannot serve both ends, and looks no further than that row and the next.
+    """
+    if allowed is None:
+        return k
+    hidden = len(allowed) - int(np.count_nonzero(allowed))
+    return k + min(hidden, k + 16) if 2 * hidden <= len(allowed) else 2
 
 
 def _ground(text: str, match: int | None, distances: NDArray[np.float32], rows: NDArray[np.int64]) -> Grounding:

@@ -1,7 +1,7 @@
 """Versions of the index on disk, and which one is in use.
 
     index/
-      0001-1f0c9b2e/   manifest.json vectors.faiss catalog.parquet popularity.npy
+      0001-1f0c9b2e/   manifest.json vectors.faiss [search.faiss] catalog.parquet popularity.npy
       0002-77aa01d3/   ...
       active           the name of the version in use
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 
 from index.artifact import MANIFEST, Manifest, read_manifest, text_digest, write_artifact, write_file
 from index.catalog import Catalog, read_catalog, write_catalog
+from index.choice import RECALL_FLOOR, SearchKind, build_search, check_choice, read_search, write_search
 from index.encoder import TitleEncoder
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError
-from index.flat import FlatIndex
 from index.grounding import Grounder
 
 ACTIVE = "active"
 
 _VERSION = re.compile(r"(\d{4,})-[0-9a-f]{8}")
-_ENCODE_BATCH = 512  # titles between two reports of progress
+_ENCODE_BATCH = 2048  # titles between two reports of progress
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ def build_index(
     popularity: NDArray[np.int64],
     *,
     keep: int = 3,
+    kind: SearchKind = "auto",
+    recall_floor: float = RECALL_FLOOR,
     advance: Callable[[int], None] = lambda titles: None,
 ) -> str:
     """Embed the catalog's titles, write them as a new version and make it the active one.
@@ -61,31 +63,33 @@ def build_index(
         encoder: the same one must be given to `load_active`.
         popularity: int64 [len(catalog)], see `count_popularity`.
         keep: how many versions to keep, the new one included; older ones are removed.
+        kind, recall_floor: which search, see `build_search`.
         advance: told how many titles were embedded since it was last told.
 
     Returns:
         The new version's name. Killed before the end, the version that was active still is.
 
     Raises:
-        ValueError: popularity does not fit the catalog, or keep < 1.
+        ValueError: popularity does not fit the catalog, keep < 1, or the recall floor is not in (0, 1].
     """
     if popularity.shape != (len(catalog),):
         raise ValueError(f"popularity must be [{len(catalog)}], got shape {popularity.shape}")
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
-    index = FlatIndex.build(_encode_titles(catalog, encoder, advance))
+    check_choice(kind, recall_floor)
+    search, facts = build_search(encode_titles(catalog.titles, encoder, advance), kind=kind, recall_floor=recall_floor)
     identity = text_digest(catalog.digest, encoder.fingerprint)[:8]
     earlier = [int(match[1]) for match in map(_VERSION.fullmatch, _names(index_dir)) if match]
     version = f"{max(earlier, default=0) + 1:04d}-{identity}"
     with write_artifact(index_dir / version, kind="index") as draft:
-        index.write(draft.path / "vectors.faiss")
+        write_search(draft.path, search)
         write_catalog(draft.path / "catalog.parquet", catalog)
         np.save(draft.path / "popularity.npy", popularity.astype(np.int64))
         draft.body.update(
             catalog_digest=catalog.digest,
             rows=len(catalog),
             items=len(catalog.items),
-            search="exact L2",
+            search=facts,
             encoder={"name": encoder.name, "fingerprint": encoder.fingerprint, "dimension": encoder.dimension},
         )
     activate(index_dir, version)
@@ -145,7 +149,7 @@ def load_active(index_dir: Path, *, encoder: TitleEncoder, catalog_digest: str |
             raise MismatchError(f"{directory}: catalog", expected=wanted[:12], found=catalog.digest[:12], remedy=again)
     try:
         popularity: NDArray[np.int64] = np.load(directory / "popularity.npy", allow_pickle=False)
-        grounder = Grounder(catalog, FlatIndex.read(directory / "vectors.faiss"), encoder)
+        grounder = Grounder(catalog, read_search(directory, manifest.body["search"]), encoder)
     except ValueError as error:
         raise CorruptArtifactError(directory, str(error), remedy=again) from error
     if popularity.shape != (len(catalog),):
@@ -174,12 +178,19 @@ def _read_active(index_dir: Path) -> str:
     return version
 
 
-def _encode_titles(catalog: Catalog, encoder: TitleEncoder, advance: Callable[[int], None]) -> NDArray[np.float32]:
-    vectors = np.empty((len(catalog), encoder.dimension), dtype=np.float32)
-    for start in range(0, len(catalog), _ENCODE_BATCH):
-        batch = catalog.titles[start : start + _ENCODE_BATCH]
-        vectors[start : start + len(batch)] = encoder.encode(batch)
-        advance(len(batch))
+def encode_titles(
+    titles: Sequence[str], encoder: TitleEncoder, advance: Callable[[int], None] = lambda titles: None
+) -> NDArray[np.float32]:
+    """Embed titles, float32 [len(titles), dimension], row by row as given; told by `advance` as they are done.
+
+    They are encoded in the order of their lengths: short and long ones in one batch would cost as much as long ones.
+    """
+    vectors = np.empty((len(titles), encoder.dimension), dtype=np.float32)
+    order = sorted(range(len(titles)), key=lambda row: len(titles[row]))
+    for start in range(0, len(order), _ENCODE_BATCH):
+        rows = order[start : start + _ENCODE_BATCH]
+        vectors[rows] = encoder.encode([titles[row] for row in rows])
+        advance(len(rows))
     return vectors
 
 

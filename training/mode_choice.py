@@ -26,6 +26,8 @@ from training.windows import Window
 
 WIDTHS = (10, 20)  # beams of the constrained modes that are tried
 
+_MOST_FOR_GAMMA = 100_000  # rows: BIGRec's form costs a pass over the catalog per request
+
 Decode = Callable[[DecodingMode, int], list[Written]]
 Fit = Callable[[NDArray[np.int64]], RankingChoice]  # from the numbers of some windows
 
@@ -93,17 +95,18 @@ def choose_mode(
         return fit
 
     def with_popularity(written: Sequence[Written]) -> Fit:
-        tried = [RankingChoice(popularity_gamma=gamma) for gamma in GAMMAS]
-        gain = np.array([gains(judge(written, targets, ranker, choice).positions, 10) for choice in tried])
+        gain = np.array([gains(places, 10) for places in ranker.places_by_gamma(written, targets, GAMMAS)])
 
         def fit(at: NDArray[np.int64]) -> RankingChoice:
-            return tried[int(np.argmax(gain[:, at].mean(axis=1)))] if len(at) else tried[0]
+            best = int(np.argmax(gain[:, at].mean(axis=1))) if len(at) else 0
+            return RankingChoice(popularity_gamma=GAMMAS[best])
 
         return fit
 
     greedy = decode("greedy", 1)
     attempt("greedy", 1, greedy, lambda at: RankingChoice())
-    attempt("greedy", 1, greedy, with_popularity(greedy))
+    if len(grounder.catalog) <= _MOST_FOR_GAMMA:
+        attempt("greedy", 1, greedy, with_popularity(greedy))
     attempt("greedy", 1, greedy, fused(greedy))
     for width in WIDTHS:
         confined = decode("constrained_beam", width)

@@ -1,10 +1,11 @@
-"""How long a request takes in each way of writing titles, and what the trie costs in a step.
+"""How long a request takes in each way of writing titles, what the trie costs in a step, and scoring every title.
 
     python -m benchmarks.decoding.speed [--quick] [--workspace SHOP]
 
 All contenders write for the same prompts with the same adapter in one engine, in turns within one run: every prompt by
 each, one request at a time, and then eight at once. Ratios are of medians of seconds by the clock. The plain beam
-search is a loop above `AsyncLLM` as vLLM's own server has it (`benchmarks.decoding.loops`).
+search is a loop above `AsyncLLM` as vLLM's own server has it (`benchmarks.decoding.loops`). The exact scorer is
+measured without the engine (`benchmarks.decoding.scorer`).
 
 Without a workspace a base and an adapter are trained on the demo's shop first, for a minute or two. `--quick` trains
 less and takes few prompts; it is no measure.
@@ -24,6 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.decoding.scorer import measure_scorer
 from benchmarks.decoding.trie_step import seconds_per_step, synthetic_trie
 from clients.commands.index import open_index
 from clients.commands.init import init_shop
@@ -61,6 +63,7 @@ def main() -> None:
         else:
             workspace = _train_demo_shop(Path(folder) / "shop", quick=arguments.quick)
         figures = asyncio.run(_measure(workspace, arguments.adapter, quick=arguments.quick))
+        figures |= measure_scorer(workspace, arguments.adapter, prompts=1 if arguments.quick else 5)
     print(json.dumps({name: float(f"{value:.3g}") for name, value in figures.items()}))
 
 

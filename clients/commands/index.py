@@ -6,7 +6,9 @@ from pathlib import Path
 
 from clients.progress import open_progress
 from clients.tables import say
+from index.artifact import read_manifest
 from index.catalog import read_catalog
+from index.choice import RECALL_FLOOR, SearchKind, describe_search
 from index.encoder import TitleEncoder, open_encoder
 from index.errors import MismatchError, MissingArtifactError
 from index.popularity import count_popularity
@@ -17,11 +19,13 @@ from training.interactions import load_interactions
 from training.progress import Progress
 
 
-def index_shop(root: Path, *, keep: int) -> str:
+def index_shop(root: Path, *, keep: int, kind: SearchKind = "auto", recall_floor: float = RECALL_FLOOR) -> str:
     """Build a version of the index from the catalog and the log, and make it the active one. Returns its name."""
     workspace = Workspace.open(root)
-    version = _build(workspace, _open_encoder(workspace), keep=keep, progress=open_progress())
-    say(f"index: version {version} is active")
+    encoder = _open_encoder(workspace)
+    version = _build(workspace, encoder, keep=keep, kind=kind, recall_floor=recall_floor, progress=open_progress())
+    search = read_manifest(workspace.index_dir / version, kind="index", command=f"softrec index {root}").body["search"]
+    say(f"index: version {version} is active; search: {describe_search(search)}")
     return version
 
 
@@ -42,9 +46,26 @@ def _open_encoder(workspace: Workspace) -> TitleEncoder:
     return open_encoder(name, base_dir=locate_base(workspace).path if name == "base" else None)
 
 
-def _build(workspace: Workspace, encoder: TitleEncoder, *, keep: int, progress: Progress) -> str:
+def _build(
+    workspace: Workspace,
+    encoder: TitleEncoder,
+    *,
+    keep: int,
+    progress: Progress,
+    kind: SearchKind = "auto",
+    recall_floor: float = RECALL_FLOOR,
+) -> str:
     catalog = read_catalog(workspace.catalog_path)
     log = load_interactions(workspace.interactions_path, catalog)
     popularity = count_popularity(catalog, log.item_ids)
     with progress.step(f"index ({encoder.name})", len(catalog)) as advance:
-        return build_index(workspace.index_dir, catalog, encoder, popularity, keep=keep, advance=advance)
+        return build_index(
+            workspace.index_dir,
+            catalog,
+            encoder,
+            popularity,
+            keep=keep,
+            kind=kind,
+            recall_floor=recall_floor,
+            advance=advance,
+        )

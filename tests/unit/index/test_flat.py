@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from index import flat
 from index.flat import FlatIndex
 
 coordinates = st.integers(-3, 3).map(np.float32)
@@ -47,6 +48,52 @@ def test_equals_brute_force_with_ties_by_row(
         expected_distances, expected_rows = brute_force(vectors, queries, k, mask)
         np.testing.assert_array_equal(distances, expected_distances)
         np.testing.assert_array_equal(rows, expected_rows)
+
+
+@given(searches(), st.floats(-30, 12))
+def test_equals_brute_force_at_any_scale_and_route(
+    search: tuple[NDArray[np.float32], NDArray[np.float32], int, NDArray[np.bool_]], exponent: float
+) -> None:
+    """One query (scan) and all together (product); the coarse copy is there from the first row on."""
+    vectors, queries, k, allowed = search
+    scale = np.float32(10.0**exponent)
+    vectors, queries = vectors * scale, queries * scale
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flat, "_COARSE_FROM", 0)
+        index = FlatIndex.build(vectors)
+    for mask in (None, allowed):
+        expected_distances, expected_rows = brute_force(vectors, queries, k, mask)
+        for part in (slice(0, 1), slice(None)):
+            distances, rows = index.search(queries[part], k, allowed=mask)
+            np.testing.assert_array_equal(distances, expected_distances[part])
+            np.testing.assert_array_equal(rows, expected_rows[part])
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 300])
+@pytest.mark.parametrize("share", [0.001, 0.02, 0.5, 0.999, 1.0])
+def test_every_route_equals_brute_force_on_many_rows(n: int, share: float) -> None:
+    """12,000 rows, with near duplicates and one long vector: scans, the coarse copy, copied and masked products."""
+    generator = np.random.default_rng(4)
+    vectors = generator.normal(size=(12_000, 6)).astype(np.float32)
+    vectors[6000:8000] = vectors[:2000] * np.float32(1 + 1e-7)
+    vectors[77] *= 100
+    queries = (vectors[:n] + 1e-3 * generator.normal(size=(n, 6))).astype(np.float32)
+    allowed = generator.random(12_000) < share
+    distances, rows = FlatIndex.build(vectors).search(queries, 10, allowed=allowed)
+    expected_distances, expected_rows = brute_force(vectors, queries, 10, allowed)
+    np.testing.assert_array_equal(distances, expected_distances)
+    np.testing.assert_array_equal(rows, expected_rows)
+
+
+def test_near_duplicates_that_eight_bits_cannot_tell_apart_are_still_told_apart() -> None:
+    """Rows 1e-4 apart, where a step of the coarse copy is 1/128: it proposes any of them, and its bound says so."""
+    vectors = np.zeros((12_000, 4), dtype=np.float32)
+    vectors[:, 0] = np.random.default_rng(5).permutation(12_000) * np.float32(1e-4)
+    vectors[0, 1] = 2.0
+    distances, rows = FlatIndex.build(vectors).search(vectors[5:6], 9)
+    expected_distances, expected_rows = brute_force(vectors, vectors[5:6], 9)
+    np.testing.assert_array_equal(distances, expected_distances)
+    np.testing.assert_array_equal(rows, expected_rows)
 
 
 def test_more_equal_vectors_than_spare_candidates_are_still_ordered_by_row() -> None:
@@ -117,9 +164,19 @@ def test_files_that_hold_no_flat_l2_index_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="not a FAISS index"):
         FlatIndex.read(path)
-    faiss.write_index(faiss.IndexFlatIP(3), str(path))
-    with pytest.raises(ValueError, match="expected IndexFlatL2"):
-        FlatIndex.read(path)
+    for other, said in ((faiss.IndexFlatIP(3), "expected IndexFlatL2"), (faiss.IndexFlatL2(3), "holds no vectors")):
+        faiss.write_index(other, str(path))
+        with pytest.raises(ValueError, match=said):
+            FlatIndex.read(path)
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.faiss"
+    FlatIndex.build(np.eye(50, dtype=np.float32)).write(path)
+    for part in (0, 10, 5000):
+        path.write_bytes(path.read_bytes()[:part])
+        with pytest.raises(ValueError, match="not a FAISS index"):
+            FlatIndex.read(path)
 
 
 def test_the_callers_openmp_width_is_left_as_it_was() -> None:

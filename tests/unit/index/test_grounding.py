@@ -54,11 +54,38 @@ def test_filters_change_the_ranking_but_not_what_the_text_stands_for() -> None:
     assert grounder.rank(["a"], 4, allowed=np.zeros(4, dtype=bool))[0].rows.tolist() == []
 
 
+@given(st.data())
+def test_a_filter_ranks_as_a_catalog_of_the_allowed_titles_would(data: st.DataObject) -> None:
+    """However many are hidden: one search for both ends, or a second with the filter inside."""
+    titles = data.draw(st.lists(words, min_size=1, max_size=60, unique=True))
+    allowed = np.array(data.draw(st.lists(st.booleans(), min_size=len(titles), max_size=len(titles))))
+    text, k = data.draw(st.text("abcd", max_size=5)), data.draw(st.integers(1, 12))
+    grounder = make_grounder(titles)
+    filtered, free = grounder.rank([text], k, allowed=allowed)[0], grounder.rank([text], len(titles))[0]
+    kept = allowed[free.rows]
+    assert filtered.rows.tolist() == free.rows[kept][:k].tolist()
+    assert filtered.distances.tolist() == free.distances[kept][:k].tolist()
+    assert filtered.grounding == free.grounding
+
+
 def test_unknown_texts_are_encoded_once_and_together() -> None:
     encoder = LetterEncoder()
     rankings = make_grounder(["a", "b"], encoder).rank(["aa", "a", "bb", "aa", ""], 1)
     assert encoder.encoded == [["aa", "bb", ""]]
     assert [int(ranking.rows[0]) for ranking in rankings] == [0, 0, 1, 0, 0]
+
+
+def test_a_text_met_lately_is_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.grounding._REMEMBERED", 2)
+    encoder = LetterEncoder()
+    grounder = make_grounder(["a", "b"], encoder)
+    first = grounder.rank(["aa", "bb"], 1)
+    again = grounder.rank(["bb", "aa"], 1)
+    assert encoder.encoded == [["aa", "bb"]]
+    assert (again[1].vector == first[0].vector).all()
+    grounder.rank(["ab"], 1)  # bb, met the longest ago, makes room
+    grounder.rank(["aa", "bb"], 1)
+    assert encoder.encoded == [["aa", "bb"], ["ab"], ["bb"]]
 
 
 def test_a_catalog_of_one_title_has_no_margin() -> None:

@@ -1,13 +1,18 @@
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from index.artifact import write_artifact
 from index.catalog import Catalog, Item
+from index.choice import build_search, write_search
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError
-from index.store import ACTIVE, activate, build_index, list_versions, load_active, read_encoder_name
+from index.store import ACTIVE, activate, build_index, encode_titles, list_versions, load_active, read_encoder_name
 from tests.unit.index.letter_encoder import LetterEncoder
 
 CATALOG = Catalog.from_items(
@@ -125,3 +130,48 @@ def test_popularity_of_another_catalog_is_refused(tmp_path: Path) -> None:
         build_index(tmp_path, CATALOG, LetterEncoder(), np.zeros(4, dtype=np.int64))
     with pytest.raises(ValueError, match="keep must be at least 1"):
         build(tmp_path, keep=0)
+
+
+def big_catalog() -> Catalog:
+    letters = np.random.default_rng(0).integers(97, 123, size=(1200, 12), dtype=np.uint8)
+    return Catalog.from_items(Item(str(row), bytes(title).decode()) for row, title in enumerate(letters))
+
+
+def test_the_kind_of_search_and_its_recall_are_in_the_manifest(tmp_path: Path) -> None:
+    catalog = big_catalog()
+    version = build_index(
+        tmp_path, catalog, LetterEncoder(), np.zeros(len(catalog), dtype=np.int64), kind="hnsw", recall_floor=0.8
+    )
+    facts = json.loads((tmp_path / version / "manifest.json").read_text())["body"]["search"]
+    assert (facts["kind"], facts["queries"]) == ("hnsw", 256)
+    assert 0.8 <= facts["recall_at_10"] <= 1
+    ranking = load_active(tmp_path, encoder=LetterEncoder()).grounder.rank([catalog.titles[700]], 3)[0]
+    assert ranking.rows[0] == 700
+    with pytest.raises(ValueError, match="recall_floor must be in"):
+        build_index(tmp_path, CATALOG, KilledEncoder(), POPULARITY, recall_floor=0)
+
+
+def test_a_search_file_of_other_rows_is_corrupt_even_if_its_digest_fits(tmp_path: Path) -> None:
+    """Two versions' files exchanged, and the manifest written for it: the sizes say so."""
+    catalog = big_catalog()
+    vectors = LetterEncoder().encode(catalog.titles)
+    _, facts = build_search(vectors, kind="ivf", recall_floor=0.5)
+    other, _ = build_search(vectors[:1100], kind="ivf", recall_floor=0.5)
+    version = build_index(tmp_path, catalog, LetterEncoder(), np.zeros(len(catalog), dtype=np.int64))
+    with write_artifact(tmp_path / "0002-00000000", kind="index") as draft:
+        write_search(draft.path, other)
+        for name in ("vectors.faiss", "catalog.parquet", "popularity.npy"):
+            (draft.path / name).write_bytes((tmp_path / version / name).read_bytes())
+        manifest = json.loads((tmp_path / version / "manifest.json").read_text())
+        draft.body.update(manifest["body"] | {"search": facts})
+    activate(tmp_path, "0002-00000000")
+    with pytest.raises(CorruptArtifactError, match="holds 1100 vectors"):
+        load_active(tmp_path, encoder=LetterEncoder())
+
+
+@given(st.lists(st.text("abc", max_size=9), max_size=30))
+def test_titles_are_encoded_by_length_and_returned_as_given(titles: list[str]) -> None:
+    encoder, told = LetterEncoder(), list[int]()
+    np.testing.assert_array_equal(encode_titles(titles, encoder, told.append), LetterEncoder().encode(titles))
+    assert [len(title) for batch in encoder.encoded for title in batch] == sorted(map(len, titles))
+    assert sum(told) == len(titles)

@@ -1,0 +1,1 @@
+"""The index measured against raw FAISS and raw sentence-transformers: `python -m benchmarks.index.search`."""
