@@ -21,7 +21,9 @@ from serving.title_tries import StoredTitles
 from training.adapter import Decoding, DecodingMode
 from training.prompt import PromptRenderer
 
-USUAL_WIDTH: dict[DecodingMode, int] = {"greedy": 1, "beam": 4, "constrained_beam": 10, "sample_n": 20}
+# 20 beams inside the catalog find nearly all of the ten best titles, and faster than 4 free ones find one
+# (benchmarks/results/decoding-speed.md)
+USUAL_WIDTH: dict[DecodingMode, int] = {"greedy": 1, "beam": 4, "constrained_beam": 20, "sample_n": 20}
 
 
 @dataclass(frozen=True)

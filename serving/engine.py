@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from index.title_search import FoundTitle
+from index.title_beams import FoundTitle
 from serving.title_tries import StoredTitles
 
 FinishReason = Literal["stop", "length"]
@@ -70,7 +70,7 @@ class Engine(Protocol):
         max_new_tokens: int,
         request_id: str,
     ) -> TitleList:
-        """Find the k most probable titles after the prompt by beam search; see `index.title_search`.
+        """Find the k most probable titles after the prompt by beam search; see `index.title_beams`.
 
         Args:
             titles: those that may be given.

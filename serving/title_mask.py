@@ -122,13 +122,17 @@ class TitleMask:
         """Turn logits [rows, vocabulary] into log-probabilities, minus infinity where a row may not go."""
         log_probs = logits.log_softmax(-1, dtype=torch.float32)
         rows, allowed = self.allowed_tokens()
-        if len(rows):
-            owners = np.repeat(rows, [len(tokens) for tokens in allowed])
-            index = _to(owners, logits.device), _to(np.concatenate(allowed), logits.device)
-            kept = log_probs[index]
-            log_probs[_to(rows, logits.device)] = -torch.inf
-            log_probs[index] = kept
-        return log_probs
+        if not len(rows):
+            return log_probs
+        n_rows, vocabulary = log_probs.shape
+        places = np.repeat(rows * vocabulary, [len(tokens) for tokens in allowed]) + np.concatenate(allowed)
+        kept = torch.from_numpy(places).to(logits.device, non_blocking=True)
+        bound = torch.full_like(log_probs, -torch.inf)  # cheaper than emptying rows of what is there
+        bound.view(-1)[kept] = log_probs.view(-1)[kept]
+        if len(rows) < n_rows:
+            free = torch.from_numpy(np.setdiff1d(np.arange(n_rows), rows)).to(logits.device, non_blocking=True)
+            bound[free] = log_probs[free]
+        return bound
 
     def allowed_tokens(self) -> tuple[NDArray[np.int64], list[NDArray[np.int32]]]:
         """Hear what was written, and name the rows that are bound, int64 [n], with the tokens that each may take."""
@@ -179,7 +183,3 @@ def _kept(store: OrderedDict[Hashable, _T], key: Hashable, most: int, make: Call
             store.popitem(last=False)
     store.move_to_end(key)
     return store[key]
-
-
-def _to(array: NDArray[Any], device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(array.astype(np.int64)).to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Catalog-constrained beam search above `AsyncLLM`: `index.title_search` and requests that run ahead of it.
+"""Catalog-constrained beam search above `AsyncLLM`: `index.title_beams` and requests that run ahead of it.
 
 Each request writes on greedily inside the catalog (`serving.vllm_logits`) and reports the most probable allowed tokens
 of every step. A beam mostly goes on with its most probable token, so most of what the search asks for is there or on
@@ -20,7 +20,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.output_processor import RequestOutputCollector
 
-from index.title_search import NextTokens, Path, SearchResult, TitleSearch, next_tokens_needed
+from index.title_beams import NextTokens, Path, SearchResult, TitleBeams, next_tokens_needed
 from serving.errors import EngineUnavailableError
 from serving.title_mask import ARGUMENT
 from serving.title_tries import StoredTitles
@@ -58,7 +58,7 @@ class TitleWriting:
         self._told_tokens = next_tokens_needed(width)
         self._most_tokens = most_tokens
         self._request_id = request_id
-        self._search = TitleSearch(titles.open, width=width, k=k)
+        self._search = TitleBeams(titles.open, width=width, k=k)
         self._runs: dict[str, _Run] = {}
         self._news = asyncio.Event()
         self._started = 0

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from index.title_search import TitleSearch, next_tokens_needed
+from index.title_beams import TitleBeams, next_tokens_needed
 from serving.engine import Generation, TitleList
 from serving.errors import EngineUnavailableError, UnknownAdapterError
 from serving.title_tries import StoredTitles
@@ -60,7 +60,7 @@ class FakeEngine:
     ) -> TitleList:
         """Its model writes the adapter's title with near certainty; every other token costs a nat and its place."""
         await self.generate(prompt_ids, adapter_id=adapter_id, max_new_tokens=max_new_tokens, request_id=request_id)
-        search, tokens = TitleSearch(titles.open, width=width, k=k), 0
+        search, tokens = TitleBeams(titles.open, width=width, k=k), 0
         liked = tuple(self.writers[adapter_id](prompt_ids))
         while search.wanted:
             for path, place in search.wanted.items():

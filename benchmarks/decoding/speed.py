@@ -1,10 +1,11 @@
-"""How long a request takes in each way of writing titles, and what the trie costs in a step.
+"""How long a request takes in each way of writing titles, what the trie costs in a step, and scoring every title.
 
     python -m benchmarks.decoding.speed [--quick] [--workspace SHOP]
 
 All contenders write for the same prompts with the same adapter in one engine, in turns within one run: every prompt by
 each, one request at a time, and then eight at once. Ratios are of medians of seconds by the clock. The plain beam
-search is a loop above `AsyncLLM` as vLLM's own server has it (`benchmarks.decoding.loops`).
+search is a loop above `AsyncLLM` as vLLM's own server has it (`benchmarks.decoding.loops`). The exact scorer is
+measured without the engine (`benchmarks.decoding.scorer`).
 
 Without a workspace a base and an adapter are trained on the demo's shop first, for a minute or two. `--quick` trains
 less and takes few prompts; it is no measure.
@@ -24,11 +25,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.decoding.scorer import measure_scorer
 from benchmarks.decoding.trie_step import seconds_per_step, synthetic_trie
 from clients.commands.index import open_index
 from clients.commands.init import init_shop
 from clients.demo_shop import write_demo_shop
 from index.workspace import Workspace
+from serving.engine import TitleList
 from serving.service import open_vllm
 from serving.settings import ServingSettings
 from serving.title_tries import TitleTries
@@ -60,6 +63,7 @@ def main() -> None:
         else:
             workspace = _train_demo_shop(Path(folder) / "shop", quick=arguments.quick)
         figures = asyncio.run(_measure(workspace, arguments.adapter, quick=arguments.quick))
+        figures |= measure_scorer(workspace, arguments.adapter, prompts=1 if arguments.quick else 5)
     print(json.dumps({name: float(f"{value:.3g}") for name, value in figures.items()}))
 
 
@@ -84,7 +88,7 @@ async def _measure(workspace: Workspace, adapter_name: str, *, quick: bool) -> d
     engine: Any = await open_vllm(dataset.base, [adapter], ServingSettings(width=max(WIDTHS), decoding="beam"))
     try:
         contenders = _contenders(engine, adapter.adapter_id, renderer.max_new_tokens, renderer.end_id, tries)
-        alone = await _one_at_a_time(contenders, prompts)
+        alone, proven = await _one_at_a_time(contenders, prompts)
         together = await _at_once(contenders, prompts, turns=1 if quick else 5)
         step = {beams: await _decoding_step(engine, adapter.adapter_id, prompts, beams) for beams in (10, 20)}
     finally:
@@ -94,13 +98,15 @@ async def _measure(workspace: Workspace, adapter_name: str, *, quick: bool) -> d
         f"\n{len(prompts)} prompts of {lengths[0]} to {lengths[-1]} tokens, {tries.n_rows} titles; "
         f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n"
     )
-    print(f"{'':<22} {'one at a time':>14} {f'{AT_ONCE} at once, each':>18}")
+    print(f"{'':<22} {'one at a time':>14} {f'{AT_ONCE} at once, each':>18} {'proven the best':>17}")
     for name in contenders:
         one, each = (statistics.median(taken[name]) * 1000 for taken in (alone, together))
-        print(f"{name:<22} {one:11.1f} ms {each:15.1f} ms")
+        share = f"{proven[name]:17.2f}" if name in proven else ""
+        print(f"{name:<22} {one:11.1f} ms {each:15.1f} ms {share}")
     figures = {
         f"constrained{width}_vs_beam4": _ratio(alone, f"constrained {width}", "plain beam 4") for width in WIDTHS
     }
+    figures |= {f"proven{width}": proven[f"constrained {width}"] for width in WIDTHS}
     figures |= {
         "constrained10_vs_beam4_at_once": _ratio(together, "constrained 10", "plain beam 4"),
         "naive10_vs_constrained10": _ratio(alone, "naive constrained 10", "constrained 10"),
@@ -132,16 +138,21 @@ def _contenders(engine: Any, adapter_id: str, max_new_tokens: int, end_id: int, 
     }
 
 
-async def _one_at_a_time(contenders: Contenders, prompts: Sequence[Prompt]) -> dict[str, list[float]]:
-    """Seconds per request; the first prompt warms each up."""
+async def _one_at_a_time(
+    contenders: Contenders, prompts: Sequence[Prompt]
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Seconds per request, the first prompt warming each up; and how often the titles are proven to be the best ten."""
     taken: dict[str, list[float]] = {name: [] for name in contenders}
+    proven: dict[str, list[bool]] = {}
     for number, prompt in enumerate([prompts[0], *prompts]):
         for name, write in contenders.items():
             started = time.perf_counter()
-            await write(prompt, f"{name}-{number}")
+            result = await write(prompt, f"{name}-{number}")
             if number:
                 taken[name].append(time.perf_counter() - started)
-    return taken
+                if isinstance(result, TitleList):
+                    proven.setdefault(name, []).append(result.is_complete)
+    return taken, {name: statistics.mean(answers) for name, answers in proven.items()}
 
 
 async def _at_once(contenders: Contenders, prompts: Sequence[Prompt], *, turns: int) -> dict[str, list[float]]:

@@ -70,6 +70,15 @@ async def test_an_index_of_another_catalog_is_refused(shop: Workspace) -> None:
         await answer(shop, history=["i1"])
 
 
+async def test_settings_decide_how_titles_are_written_and_ranked(shop: Workspace) -> None:
+    settings = ServingSettings(decoding="constrained_beam", ranking="likelihood")
+    items = (await answer(shop, settings, history=["i8"], k=3)).items
+    assert items[0].item_id == "i7"
+    assert {item.score_type.value for item in items} == {"log_probability"}
+    with pytest.raises(SettingsError, match="SOFTREC_RANKING=fusion"):
+        await answer(shop, ServingSettings(ranking="fusion"), history=["i8"])
+
+
 def _remove(path: Path) -> None:
     path.unlink()
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.open_titles import OpenTitles
-from index.title_search import NextTokens, Path, SearchResult, TitleSearch, next_tokens_needed
+from index.title_beams import NextTokens, Path, SearchResult, TitleBeams, next_tokens_needed
 from index.trie import TitleTrie
 
 END = 0
@@ -49,7 +49,7 @@ def drive(
     seed: int, open_titles: OpenTitles, width: int, k: int, *, ahead: random.Random | None = None
 ) -> SearchResult:
     """Search as an engine would; with `ahead`, requests write on by some tokens before the search looks."""
-    search = TitleSearch(open_titles, width=width, k=k)
+    search = TitleBeams(open_titles, width=width, k=k)
     while search.wanted:
         paths = list(search.wanted)
         if ahead is not None:
@@ -132,11 +132,11 @@ def test_a_search_of_no_beams_or_no_titles_is_refused() -> None:
     open_titles = OpenTitles.of(TitleTrie.build([(1, END)], [0]))
     for width, k in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="at least 1"):
-            TitleSearch(open_titles, width=width, k=k)
+            TitleBeams(open_titles, width=width, k=k)
 
 
 def test_what_the_titles_do_not_allow_is_refused() -> None:
-    search = TitleSearch(OpenTitles.of(TitleTrie.build([(1, END)], [0])), width=1, k=1)
+    search = TitleBeams(OpenTitles.of(TitleTrie.build([(1, END)], [0])), width=1, k=1)
     for told in ([], [(2, -1.0)]):
         with pytest.raises(KeyError, match=r"may (not )?follow"):
             search.hear((), told)

@@ -1,6 +1,6 @@
 """Catalog-constrained beam search, without a model: it names what it wants continued and is told how that may go on.
 
-    search = TitleSearch(titles, width=10, k=10)
+    search = TitleBeams(titles, width=10, k=10)
     while search.wanted:
         for path in list(search.wanted):
             search.hear(path, the model's most probable tokens of those that may follow)
@@ -69,7 +69,7 @@ class _Beam:
     is_title: bool = field(compare=False, default=False)
 
 
-class TitleSearch:
+class TitleBeams:
     """A search for the k best titles with at most `width` beams of each length.
 
     Attributes:
