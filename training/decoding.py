@@ -4,7 +4,7 @@
     beam                one title, the best of a free beam search: the paper's
     sample_n            n titles drawn at temperature 1, most probable first
     constrained_beam    the most probable titles of the catalog, as far as a beam finds them
-    exact               the most probable titles of the catalog, every one scored: the oracle, for small catalogs
+    exact               the most probable titles of the catalog, provably: the oracle
 
 What is served is decoded in `serving.decoding`; the scores of both are the model's own summed log-probabilities.
 """
@@ -22,8 +22,7 @@ from training.adapter import DecodingMode
 from training.dataset import Dataset
 from training.generation.beam import Generation
 from training.generation.sampling import sample
-from training.generation.title_beam import TitleList, write_titles
-from training.generation.title_scorer import TitleScorer
+from training.generation.title_beam import TitleList, write_best_titles, write_titles
 from training.generation.title_writer import TitleWriter
 from training.metrics import CUTOFFS
 from training.parallel.processes import Processes
@@ -90,8 +89,7 @@ class Decoder:
                 )
                 return self._processes.gather([self._distinct(generations) for generations in drawn])
             if mode == "exact":
-                scores = TitleScorer(model, self._trie).score(prompts, advance=advance)
-                lists = [best_titles(self._trie, row, LISTED) for row in scores]
+                lists = write_best_titles(model, prompts, self._trie, k=LISTED, advance=advance)
             else:
                 lists = write_titles(model, prompts, self._trie, width=width, k=LISTED, advance=advance)
         return self._processes.gather([self._of_catalog(titles) for titles in lists])
@@ -108,9 +106,3 @@ class Decoder:
         rows = titles.rows.tolist()
         texts = tuple(self._dataset.catalog.titles[row] for row in rows)
         return Written(texts, tuple(titles.log_probs.tolist()), tuple(rows))
-
-
-def best_titles(trie: TitleTrie, scores: Any, k: int) -> TitleList:
-    """Return the k best of all titles: scores float32 [len(trie.rows)], as `TitleScorer.score` gives them."""
-    order = np.lexsort((trie.rows, -scores))[:k]
-    return TitleList(trie.rows[order].astype(np.int64), scores[order], is_proven=True)

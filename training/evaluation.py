@@ -25,7 +25,7 @@ from training.dataset import Dataset, check_trained_on, load_dataset
 from training.decoding import Decoder, OfflineMode
 from training.fusion import fit_fusion
 from training.judge import find_position, judge
-from training.language_model import load_base, read_lora
+from training.language_model import load_base, read_merged
 from training.metrics import Interval, UserBootstrap, hits, metric_table
 from training.mode_choice import WIDTHS
 from training.parallel.processes import Processes
@@ -174,7 +174,7 @@ class _Bench:
         """Evaluate one adapter, or without one the bare base, in every mode."""
         base = self._dataset.base.path
         model = load_base(base, precision=self._settings.precision, device=self._processes.device)
-        model = read_lora(model, adapter.path) if adapter else model
+        model = read_merged(model, adapter.path) if adapter else model
         served = adapter.facts.decoding if adapter else Decoding("greedy", self._dataset.renderer.max_new_tokens)
         ranking = adapter.facts.ranking if adapter else BY_DISTANCE
         limit = adapter.facts.hallucination_distance if adapter else None

@@ -86,6 +86,19 @@ def read_lora(base: Any, adapter_dir: Path) -> Any:
     return PeftModel.from_pretrained(base, adapter_dir).eval()
 
 
+def read_merged(base: Any, adapter_dir: Path) -> Any:
+    """Add a published adapter to the base's weights where that loses nothing: in float32, and a quarter faster.
+
+    In bf16 the sum would be rounded to 8 bits and much of a young LoRA lost; there it stays beside the weights.
+    """
+    model = read_lora(base, adapter_dir)
+    if next(base.parameters()).dtype != torch.float32:
+        return model
+    merged = model.merge_and_unload().eval()
+    merged.generation_config = None
+    return merged
+
+
 class CompletionScorer(torch.nn.Module):
     """A causal language model as a module that scores completions.
 

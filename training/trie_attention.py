@@ -1,15 +1,15 @@
 """Attention of a whole trie of continuations after a prompt: every node sees the prompt and its own ancestors.
 
-The tokens of all nodes lie in one row, level by level. A node of depth d has d ancestors, itself included, whichever
-they are; so a level's attention is two products of plain matrices, one with the prompt's keys, which all nodes share,
-and one with d gathered keys per node, under one softmax. A dense mask over all pairs of nodes would cost the square.
+The tokens of all nodes lie in one row, level by level. All nodes look at the prompt, which is one product of plain
+matrices. A node of depth d has d ancestors besides, itself included, whose keys are gathered, level by level. The two
+parts are put together as if they had been under one softmax, each being known up to its own maximum. A dense mask over
+all pairs of nodes would cost the square.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,20 +46,25 @@ def attend_in_trie(query: Tensor, key: Tensor, value: Tensor, trie: TrieTokens, 
     """
     prompts, heads, n, width = query.shape
     groups, read = key.shape[1], key.shape[2] - n
-    query = query.view(prompts, groups, heads // groups, n, width) * scaling
-    prompt_key, prompt_value = key[:, :, None, :read], value[:, :, None, :read]  # [P, G, 1, T, D]
-    own_key, own_value = key[:, :, read:], value[:, :, read:]  # [P, G, N, D]
-    hidden = ~trie.prompt[:, None, None, None, :]
-    outputs, begin = [], 0
+    query = query.reshape(prompts, groups, -1, width) * scaling  # [P, G, R * N, D]
+    to_prompt = (query @ key[:, :, :read].transpose(-1, -2)).float()
+    if not trie.prompt.all():
+        to_prompt.masked_fill_(~trie.prompt[:, None, None], -torch.inf)
+    largest = to_prompt.amax(dim=-1)
+    to_prompt = to_prompt.sub_(largest[..., None]).exp_()
+    shape = (prompts, groups, heads // groups, n)
+    total, largest = to_prompt.sum(dim=-1).view(shape), largest.view(shape)
+    seen = (to_prompt.to(value.dtype) @ value[:, :, :read]).view(*shape, width).float()
+    query, own_key, own_value = query.view(*shape, width), key[:, :, read:], value[:, :, read:]
+
+    begin = 0
     for ancestors in trie.ancestors:
-        level = query[:, :, :, begin : begin + len(ancestors)]  # [P, G, R, n, D]
-        begin += len(ancestors)
-        to_prompt = (level @ prompt_key.transpose(-1, -2)).masked_fill(hidden, -torch.inf)
-        keys, values = own_key[:, :, ancestors], own_value[:, :, ancestors]  # [P, G, n, d, D]
-        to_ancestors = torch.einsum("pgrnc,pgndc->pgrnd", level, keys)
-        weights = torch.cat([to_prompt, to_ancestors], dim=-1).softmax(dim=-1, dtype=torch.float32).to(value.dtype)
-        seen = weights[..., :read] @ prompt_value
-        outputs.append(seen + torch.einsum("pgrnd,pgndc->pgrnc", weights[..., read:], values))
-    output: Any = torch.cat(outputs, dim=3)
-    attended: Tensor = output.flatten(1, 2).transpose(1, 2)
+        at = slice(begin, begin := begin + len(ancestors))
+        keys, values = own_key[:, :, None, ancestors], own_value[:, :, None, ancestors]  # [P, G, 1, n, d, D]
+        to_ancestors = (query[:, :, :, at, None] * keys).sum(dim=-1).float()  # [P, G, R, n, d]
+        before, largest_now = largest[..., at], torch.maximum(largest[..., at], to_ancestors.amax(dim=-1))
+        weights, kept = (to_ancestors - largest_now[..., None]).exp(), (before - largest_now).exp()
+        total[..., at] = total[..., at] * kept + weights.sum(dim=-1)
+        seen[..., at, :] = seen[..., at, :] * kept[..., None] + (weights[..., None] * values).sum(dim=-2)
+    attended: Tensor = (seen / total[..., None]).to(value.dtype).flatten(1, 2).transpose(1, 2)
     return attended

@@ -32,8 +32,9 @@ from training.dataset import load_dataset
 from training.decoding import LISTED, Decoder, OfflineMode
 from training.fusion import GAMMAS, fit_fusion
 from training.generation.title_beam import write_titles
+from training.generation.title_scorer import TitleScorer
 from training.judge import judge
-from training.language_model import load_base, read_lora
+from training.language_model import load_base, read_merged
 from training.metrics import UserBootstrap, gains, hits
 from training.parallel.processes import Processes
 from training.progress import Silence
@@ -72,7 +73,7 @@ class _Bench:
         adapter = read_adapter(workspace.adapter_dir(adapter_name))
         settings = restore_settings(adapter.facts.settings)
         self._dataset = load_dataset(workspace, settings, Silence())
-        self._model = read_lora(load_base(self._dataset.base.path, precision="fp32"), adapter.path)
+        self._model = read_merged(load_base(self._dataset.base.path, precision="fp32"), adapter.path)
         self._trie = open_trie(workspace.index_dir, self._dataset.catalog, self._dataset.renderer)
         self._grounder = open_index(workspace, Silence()).grounder
         popularity = count_rows(self._dataset.split.histories, len(self._grounder.catalog))
@@ -112,7 +113,8 @@ class _Bench:
     def compare_with_exact(self, n: int) -> dict[str, float | None]:
         """Share of the exact scorer's first ten titles that each width finds, on n windows spread over the test."""
         some = [self._test[at * len(self._test) // n] for at in range(min(n, len(self._test)))]
-        exact = self._decoder.decode(self._model, some, "exact", width=0, step="")
+        prompts = self._dataset.prompts(some)
+        exact = [self._best(scores) for scores in TitleScorer(self._model, self._trie).score(prompts)]
         overlaps: dict[str, float | None] = {}
         for width in WIDTHS:
             found = self._decoder.decode(self._model, some, "constrained_beam", width=width, step="")
@@ -167,6 +169,10 @@ class _Bench:
             order = np.argsort(-scores)
             divided.append(self._written(np.array(one.rows)[order], scores[order]))
         return divided
+
+    def _best(self, scores: Any) -> Written:
+        order = np.lexsort((self._trie.rows, -scores))[:LISTED]
+        return self._written(self._trie.rows[order], scores[order])
 
     def _written(self, rows: Any, scores: Any) -> Written:
         texts = tuple(self._dataset.catalog.titles[row] for row in rows)

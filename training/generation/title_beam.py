@@ -7,7 +7,7 @@ prompt, all different, all in the catalog, with the model's own log-probabilitie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,9 @@ from torch import Tensor
 
 from index.trie import ROOT, TitleTrie
 from training.generation.tree_attention import TokenTrees
+
+_ROUNDING = {torch.float32: 1e-3}  # nats per title between two ways to batch; measured: 3e-5
+_ROUNDING_HALF = 0.2  # in bf16 or fp16
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,65 @@ def write_titles(
     """
     order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]))
     results: dict[int, TitleList] = {}
-    depth = _depth(trie)
+    most_tokens = min(width * _depth(trie), len(trie))
     with torch.inference_mode():
         for begin in range(0, len(order), batch_size):
             chosen = order[begin : begin + batch_size]
-            trees = TokenTrees(model, [prompts[at] for at in chosen], most_tokens=width * depth)
-            for place, titles in _search(trees, len(chosen), trie, width, k, renormalise):
-                results[chosen[place]] = titles
+            trees = TokenTrees(model, [prompts[at] for at in chosen], most_tokens=most_tokens)
+            searches = [_PromptSearch(trie, width, k) for _ in chosen]
+            _run(trees, searches, trie, renormalise)
+            results |= {at: search.result() for at, search in zip(chosen, searches, strict=True)}
             advance(len(chosen))
     return [results[at] for at in range(len(prompts))]
+
+
+def write_best_titles(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    trie: TitleTrie,
+    *,
+    k: int,
+    width: int | None = None,
+    batch_size: int = 8,
+    advance: Callable[[int], None] = lambda n: None,
+) -> list[TitleList]:
+    """Find the k most probable titles of the catalog after every prompt, provably: branch and bound.
+
+    A narrow beam goes first. Its k-th title bounds what can matter: probabilities only fall along a title, so a
+    beginning that is less probable than that leads nowhere. Then every other beginning is followed, however many. At
+    each depth there are at most 1 / p of probability p or more, so the work depends on how sure the model is and hardly
+    on the size of the catalog, where `training.generation.title_scorer` reads every node.
+
+    Args:
+        width: of the beam that goes first; it decides the time, never the result. None takes 2 k, so that it mostly
+            finds k titles and the bound is close: with 50 titles, 60 ms a prompt on ml-100k against 100 with k and 140
+            with 4 k; a beam that finds fewer than k gives no bound, and all of the trie is read.
+
+    Returns:
+        One list per prompt, in order, all of them proven; k titles each, or all there are. Arguments and errors are
+        otherwise those of `write_titles`.
+    """
+    first = write_titles(model, prompts, trie, width=width or 2 * k, k=k, batch_size=4 * batch_size)
+    k = min(k, len(trie.rows))
+    slack = _ROUNDING.get(next(model.parameters()).dtype, _ROUNDING_HALF)
+    results: dict[int, TitleList] = {}
+    order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]))
+    with torch.inference_mode():
+        for begin in range(0, len(order), batch_size):
+            chosen = order[begin : begin + batch_size]
+            unproven = [at for at in chosen if not first[at].is_proven]
+            if unproven:
+                trees = TokenTrees(model, [prompts[at] for at in unproven], most_tokens=len(trie))
+                searches = [_PromptSearch(trie, len(trie), k, above=_bound(first[at], k, slack)) for at in unproven]
+                _run(trees, searches, trie, renormalise=False)
+                results |= {at: search.result() for at, search in zip(unproven, searches, strict=True)}
+            advance(len(chosen))
+    return [results.get(at, first[at]) for at in range(len(prompts))]
+
+
+def _bound(found: TitleList, k: int, slack: float) -> float:
+    """What a beginning must reach to matter, a little less than the k-th title: another batch rounds otherwise."""
+    return float(found.log_probs[k - 1]) - slack if len(found.rows) >= k else -np.inf
 
 
 @dataclass(frozen=True)
@@ -99,10 +152,14 @@ class _Candidates:
 
 
 class _PromptSearch:
-    """One prompt's ended titles, and what becomes of the candidates of a step."""
+    """One prompt's ended titles, and what becomes of the candidates of a step.
 
-    def __init__(self, trie: TitleTrie, width: int, k: int) -> None:
-        self._trie, self._width, self._k = trie, width, k
+    Args:
+        above: a beam with less than this log-probability cannot matter.
+    """
+
+    def __init__(self, trie: TitleTrie, width: int, k: int, *, above: float = -np.inf) -> None:
+        self._trie, self._width, self._k, self._above = trie, width, min(k, len(trie.rows)), above
         self._rows = np.empty(0, dtype=np.int64)
         self._log_probs = np.empty(0, dtype=np.float32)
         self._dropped = -np.inf  # the most probable beam that had no place
@@ -112,7 +169,7 @@ class _PromptSearch:
         ends = self._trie.is_title(candidates.nodes)
         if ends.any():
             self._end(candidates[ends])
-        running = candidates[~ends & (candidates.log_probs > self._worst)]
+        running = candidates[~ends & (candidates.log_probs > max(self._worst, self._above))]
         order = np.argsort(-running.log_probs, kind="stable")
         if len(order) > self._width:
             self._dropped = max(self._dropped, float(running.log_probs[order[self._width]]))
@@ -135,11 +192,9 @@ class _PromptSearch:
         self._rows, self._log_probs = rows[best].astype(np.int64), log_probs[best]
 
 
-def _search(
-    trees: TokenTrees, prompts: int, trie: TitleTrie, width: int, k: int, renormalise: bool
-) -> Iterator[tuple[int, TitleList]]:
-    """Give the place and the titles of each prompt of a batch, as it gets done."""
-    searches = [_PromptSearch(trie, width, min(k, len(trie.rows))) for _ in range(prompts)]
+def _run(trees: TokenTrees, searches: Sequence[_PromptSearch], trie: TitleTrie, renormalise: bool) -> None:
+    """Search for the prompts of a batch, in step, until the last is done."""
+    prompts = len(searches)
     places = np.arange(prompts)
     nodes = np.full((prompts, 1), ROOT)  # [P, K]
     log_probs = np.zeros((prompts, 1), dtype=np.float32)  # [P, K], -inf: a beam that only fills a place
@@ -148,12 +203,10 @@ def _search(
         candidates = _continue(trie, nodes, log_probs, logits, renormalise)
         bounds = np.searchsorted(candidates.beams, np.arange(len(places) + 1) * nodes.shape[1])
         chosen = [
-            searches[place].step(candidates[begin:end])
+            searches[int(place)].step(candidates[begin:end])
             for place, begin, end in zip(places, bounds[:-1], bounds[1:], strict=True)
         ]
         runs_on = np.array([len(beams.nodes) > 0 for beams in chosen])
-        for place in places[~runs_on]:
-            yield int(place), searches[place].result()
         if not runs_on.any():
             return
         if not runs_on.all():

@@ -20,8 +20,8 @@ from torch import Tensor
 from index.trie import TitleTrie
 from training.generation.tree_attention import TokenTrees
 
-_NODES = 16_384  # inner nodes in one forward; a larger trie is taken in pieces
-_LOGITS = 1 << 24  # logits in memory at once
+_NODES = 2048  # inner nodes in one forward, whose activations a CPU's caches hold; the trie is taken in pieces
+_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 26}  # logits in memory at once: on a CPU as many as its caches hold
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _score_piece(trees: TokenTrees, first: Tensor, piece: _Piece) -> Tensor:
     """float32 [P, len(leaves)]; `first` are the logits after the prompts."""
     states = trees.read_trie(piece.tokens, piece.ancestors) if len(piece.tokens) else first.new_empty(len(first), 0, 1)
     log_probs = [_edges(first[:, None], piece, 0)]
-    step = max(1, _LOGITS // first.numel())
+    step = max(1, _LOGITS.get(first.device.type, 1 << 24) // first.numel())
     for begin in range(0, states.shape[1], step):
         log_probs.append(_edges(trees.head(states[:, begin : begin + step]), piece, begin + 1))
     totals = torch.cat(log_probs, dim=1)  # [P, M], of each token after those above it

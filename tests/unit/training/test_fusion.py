@@ -61,4 +61,4 @@ def test_a_model_that_knows_is_believed_and_without_evidence_likelihood_stands(w
     assert weights.log_prob > 0
     if windows < 10:
         assert (weights.log_prob, weights.distance, weights.popularity) == (1, 0, 0)
-        assert weights.unwritten > 100
+        assert weights.unwritten == 10

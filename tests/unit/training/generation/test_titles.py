@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import training.generation.title_scorer
 from index.trie import TitleTrie
 from tests.random_llama import random_llama
-from training.generation.title_beam import write_titles
+from training.generation.title_beam import write_best_titles, write_titles
 from training.generation.title_scorer import TitleScorer
 
 END = 0
@@ -49,7 +49,7 @@ def test_every_title_has_the_score_it_has_alone(titles, prompts, nodes):
     """Also where the trie is taken in pieces, and prompts of several lengths are read together."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.generation.title_scorer, "_NODES", nodes)
-        patch.setattr(training.generation.title_scorer, "_LOGITS", 12 * nodes)
+        patch.setitem(training.generation.title_scorer._LOGITS, "cpu", 12 * nodes)
         trie = TitleTrie.build(titles, range(len(titles)))
         scores = list(TitleScorer(LLAMA, trie).score(prompts, batch_size=3))
     for prompt, found in zip(prompts, scores, strict=True):
@@ -80,6 +80,18 @@ def test_a_narrow_beam_gives_titles_with_their_own_scores_and_never_calls_a_wron
     if found.is_proven:
         best = sorted(scores.values(), reverse=True)[:k]
         np.testing.assert_allclose(found.log_probs, best, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=20)
+@given(titles=catalogs, prompts=prompts, width=st.integers(1, 4), k=st.integers(1, 30))
+def test_branch_and_bound_finds_the_most_probable_titles_whatever_beam_goes_first(titles, prompts, width, k):
+    trie = TitleTrie.build(titles, range(len(titles)))
+    found = write_best_titles(LLAMA, prompts, trie, k=k, width=width, batch_size=2)
+    for prompt, one in zip(prompts, found, strict=True):
+        scores = scores_alone(trie, prompt, titles)
+        np.testing.assert_allclose(one.log_probs, np.sort(scores)[::-1][:k], rtol=1e-4, atol=1e-4)
+        assert one.is_proven
+        assert len(set(one.rows.tolist())) == min(k, len(titles))
 
 
 def test_renormalised_scores_count_a_token_among_those_that_the_trie_allows():
