@@ -99,7 +99,7 @@ class LiveIndex:
         self._seen = {name: _sign(path) for name, path in self._paths().items()}
         self._origin = read_catalog(workspace.catalog_path)
         self._journal = Journal(workspace.changes_path, self._origin.digest)
-        self._version = self._load()
+        self._version = self._load(self._origin)
         changes, end = self._journal.read(self._version.changes)
         self.view = advance(self._version, changes, end)
 
@@ -216,10 +216,15 @@ class LiveIndex:
         """Wait for what runs in the background."""
         self._jobs.shutdown()
 
-    def _load(self) -> LoadedIndex:
-        loaded = load_active(self._workspace.index_dir, encoder=self._encoder, origin=self._origin)
+    def _load(self, origin: Catalog) -> LoadedIndex:
+        loaded = load_active(self._workspace.index_dir, encoder=self._encoder, origin=origin)
         self._journal.check_begins_with(loaded.changes)
         return loaded
+
+    def _laid_over(self, origin: Catalog, changes: Sequence[Change], view: LoadedIndex) -> LoadedIndex:
+        """Lay a view's changes, all since the import, over the same catalog with another availability."""
+        catalog = change_catalog(origin, changes).compacted()
+        return replace(view, catalog=catalog, grounder=Grounder(catalog, view.grounder.index, self._encoder))
 
     def _look_at_catalog(self) -> None:
         """Take up another availability; another catalog is a problem, for adapters and index are of this one."""
@@ -237,9 +242,7 @@ class LiveIndex:
             self._journal.check_begins_with(self.view.changes)
             changes, end = self._journal.read()
             view = advance(self.view, changes[self.view.changes.changes :], end)
-            catalog = change_catalog(origin, changes).compacted()
-            self.view = replace(view, catalog=catalog, grounder=Grounder(catalog, view.grounder.index, self._encoder))
-            self._origin = origin
+            self.view, self._origin = self._laid_over(origin, changes, view), origin
             self._problems.pop("catalog", None)
         except (SoftrecError, OSError) as error:
             self._report("catalog", error)
@@ -260,10 +263,14 @@ class LiveIndex:
         """Load the active version, lay over it what is newer, and show that."""
         try:
             self._seen["active"] = _sign(self._paths()["active"])
-            loaded = self._load()
+            origin = self._origin
+            loaded = self._load(origin)
             view = advance(loaded, *self._journal.read(loaded.changes))
-            with self._lock:  # what was changed since
-                self.view, self._version = advance(view, *self._journal.read(view.changes)), loaded
+            with self._lock:  # what was changed since, in the journal or in what is available
+                view = advance(view, *self._journal.read(view.changes))
+                if self._origin is not origin:
+                    view = self._laid_over(self._origin, self._journal.read()[0], view)
+                self.view, self._version = view, loaded
                 self._next_merge = self._merge_at
             self._problems.pop("active", None)
             self._note(f"index: {self.view.label} is in use")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from index.errors import CorruptArtifactError, MismatchError, MissingArtifactErr
 from index.file_lock import file_lock
 from index.journal import Journal
 from index.live import LiveIndex
-from index.store import build_index, check_version, list_versions, load_active
+from index.store import LoadedIndex, build_index, check_version, list_versions, load_active
 from index.workspace import ShopSettings, Workspace
 from tests.unit.index.letter_encoder import LetterEncoder
 
@@ -45,6 +46,11 @@ def opened(workspace: Workspace, **options: int) -> Iterator[LiveIndex]:
     live = LiveIndex(workspace, LetterEncoder(), **{"merge_at": 0, **options})
     yield live
     live.close()
+
+
+def settle(live: LiveIndex) -> None:
+    """Return when what was started in the background is through."""
+    live._jobs.submit(lambda: None).result()
 
 
 def assert_shows(live: LiveIndex, changes: Sequence[Change]) -> None:
@@ -113,7 +119,7 @@ def test_whatever_happens_the_view_is_the_fold(
             else:
                 live = second if live is first else first
             live.refresh()
-            live._jobs.submit(lambda: None).result()  # what was started in the background is through
+            settle(live)
             assert live.problem is None
             assert not live.is_stale()
             assert_shows(live, done)
@@ -331,6 +337,28 @@ def test_another_availability_is_taken_up_and_another_catalog_is_not(shop: Works
         live.refresh()
         assert live.problem is None
         assert live.view.catalog.find_item("d") == Item("d", "f", available=False)
+
+
+def test_another_availability_is_not_undone_by_a_version_that_was_loading(
+    shop: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(shop) as live:
+        live.apply(Change("put", "e", "new"))
+        build_index(shop.index_dir, ORIGIN, LetterEncoder(), POPULARITY)
+
+        def load(*arguments: Any, **options: Any) -> LoadedIndex:
+            loaded = load_active(*arguments, **options)
+            write_catalog(shop.catalog_path, Catalog.from_items(replace(item, available=True) for item in ORIGIN.items))
+            live.refresh()  # meanwhile
+            return loaded
+
+        monkeypatch.setattr("index.live.load_active", load)
+        live.refresh()
+        settle(live)
+        assert live.view.version.startswith("0002-")
+        assert not live.is_stale()
+        assert live.view.catalog.find_item("d") == Item("d", "f")
+        assert live.view.catalog.find_item_row("e") == 3
 
 
 def test_a_journal_that_is_damaged_or_gone_stops_changes_and_nothing_else(shop: Workspace) -> None:
