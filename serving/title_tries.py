@@ -7,6 +7,7 @@ and the filters that requests bring lie in a private folder, each for as long as
 from __future__ import annotations
 
 import hashlib
+import itertools
 import shutil
 import tempfile
 import weakref
@@ -77,6 +78,7 @@ class TitleTries:
         self._n_base = n_base
         self._folder = folder
         self._filters: OrderedDict[bytes, _Filter] = OrderedDict()
+        self._numbers = itertools.count()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
     @classmethod
@@ -128,7 +130,9 @@ class TitleTries:
             self._filters.move_to_end(key)
             return self._filters[key]
         admitted = tuple(order.trie.admit(allowed) for order, _ in self._tries)
-        files = tuple(self._folder / f"{key.hex()}-{at}.npy" for at in range(len(admitted)))
+        # numbered, not named by the mask: a request may still hold one of the same mask, whose end removes its files
+        number = next(self._numbers)
+        files = tuple(self._folder / f"{number}-{at}.npy" for at in range(len(admitted)))
         for path, one in zip(files, admitted, strict=True):
             np.save(path, one.counts)
         made = self._filters[key] = _Filter(admitted, files)

@@ -64,6 +64,17 @@ def test_a_filter_is_a_file_that_its_requests_share_and_no_filter_is_none(tries:
     assert files_of(tries.open_titles(np.ones(7, dtype=bool))) == files_of(tries.open_titles()) == []
 
 
+def test_a_filter_asked_for_again_outlives_the_request_that_brought_it_first(tries: TitleTries) -> None:
+    first = tries.open_titles(np.arange(7) != 3)
+    for number in range(40):  # more filters than are kept
+        tries.open_titles(np.array([number >> at & 1 for at in range(7)], dtype=bool))
+    again = tries.open_titles(np.arange(7) != 3)
+    del first
+    gc.collect()
+    [file] = files_of(again)
+    assert np.load(file).tolist() == again.open.segments[0].admitted.counts.tolist()
+
+
 def test_files_live_as_long_as_a_request_or_a_view_holds_them(tries: TitleTries, renderer: Renderer) -> None:
     held = tries.open_titles(np.arange(7) != 3)
     forgotten = files_of(tries.open_titles(np.arange(7) != 4))
