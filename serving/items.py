@@ -73,6 +73,9 @@ def _answer(outcome: Outcome, views: Views) -> ItemResponse:
     if outcome.near is not None:
         title, distance = outcome.near
         warnings.append(ItemWarning(code="near_title", reason=f"{title!r} lies at distance {distance:.3f}"))
+    if views.failure is not None:
+        reason = f"the change is written, but answers do not know of it yet: {views.failure}"
+        warnings.append(ItemWarning(code="index_outdated", reason=reason))
     item = outcome.item
     return ItemResponse(
         item_id=item.item_id,

@@ -115,7 +115,7 @@ class Degraded(StrEnum):
     * `history_cache_unavailable`: Redis did not answer; the event store did.
     * `fewer_than_k`: the filters and exclusions left fewer than `k` items.
     * `index_outdated`: the workspace holds another catalog, or a damaged journal or index version, that cannot be taken
-      up; the items are of the catalog in memory.
+      up, or a full disk keeps its newest state from being prepared; the items are of the catalog in memory.
     """
 
     NO_HISTORY = "no_history"
@@ -347,6 +347,8 @@ class ItemWarning(_Answer):
 
     * `shared_title`: other items have this title; the model cannot tell them apart, they follow each other in answers.
     * `near_title`: another title's vector is so near that hardly any generation tells the two apart.
+    * `index_outdated`: the change is on disk, but its view cannot be prepared now (a full disk, say); `/recommend`
+      knows of it as soon as that succeeds.
     """
 
     code: str

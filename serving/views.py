@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from index.catalog import Catalog
+from index.errors import SoftrecError
 from index.live import LiveIndex
 from index.popularity import popularity_order
 from index.ranking import Ranker
@@ -18,6 +20,9 @@ from serving.schema import IndexUsed
 from serving.title_tries import TitleTries
 
 _PATIENCE_S = 0.25  # requests wait so long for what another process changed; after that the last view answers
+_RETRY_S = 1.0  # between two tries of a renewal that fails
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,43 +86,63 @@ class Views:
         }
         self.served = ServedView.of(live.view, self._open_tries)  # as of the last look
         self._renewal: asyncio.Task[None] | None = None
-        self._patient_until = 0.0  # by time.monotonic()
+        self._patient_until = 0.0  # by time.monotonic(), like the next
+        self._retry_at = 0.0
+        self.failure: SoftrecError | OSError | None = None  # of the last renewal: why `served` is not the newest
 
     @property
     def outdated(self) -> bool:
-        """Whether something lies in the workspace that cannot be taken up."""
-        return self._live.problem is not None
+        """Whether there is something that cannot be taken up: in the workspace, or because a renewal failed."""
+        return self._live.problem is not None or self.failure is not None
 
     async def current(self) -> ServedView:
-        """Return the newest view. Costs a few `stat` calls when nothing was changed."""
-        if self.served.index is not self._live.view or self._live.is_stale():
-            if self._renewal is None or self._renewal.done():
-                self._renewal = asyncio.create_task(asyncio.to_thread(self._renew))
-                self._patient_until = time.monotonic() + _PATIENCE_S
-            await asyncio.wait([self._renewal], timeout=max(0.0, self._patient_until - time.monotonic()))
-            if self._renewal.done():
-                self._renewal.result()
+        """Return the newest view. Costs a few `stat` calls when nothing was changed.
+
+        Where the newest cannot be prepared, a full disk say, the one before goes on, `outdated` says so, and it is
+        tried again every second.
+        """
+        new = self.served.index is not self._live.view or self._live.is_stale()
+        if new and (self.failure is None or time.monotonic() >= self._retry_at):
+            renewal = self._renewed()
+            await asyncio.wait([renewal], timeout=max(0.0, self._patient_until - time.monotonic()))
+            if renewal.done():
+                renewal.result()
         return self.served
 
     async def catch_up(self) -> None:
-        """Return when the view is as new as the live index was at the call."""
+        """Return when the view is as new as the live index was at the call, or `failure` says why it is not."""
         wanted = self._live.view
         while self.served.index.changes.changes < wanted.changes.changes:
-            await self.current()
-            if self._renewal is not None:
-                await asyncio.wait([self._renewal])
+            renewal = self._renewed()
+            await asyncio.wait([renewal])
+            renewal.result()
+            if self.failure is not None:
+                return
 
     async def close(self) -> None:
         """Wait for a renewal in progress."""
         if self._renewal is not None:
             await asyncio.wait([self._renewal])
 
+    def _renewed(self) -> asyncio.Task[None]:
+        """The renewal in progress; a new one where there is none."""
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.create_task(asyncio.to_thread(self._renew))
+            self._patient_until = time.monotonic() + _PATIENCE_S
+        return self._renewal
+
     def _renew(self) -> None:
-        if self._live.is_stale():
-            self._live.refresh()
-        view = self._live.view
-        if view is not self.served.index:
-            self.served = ServedView.of(view, self._open_tries, self.served)
+        try:
+            if self._live.is_stale():
+                self._live.refresh()
+            view = self._live.view
+            if view is not self.served.index:
+                self.served = ServedView.of(view, self._open_tries, self.served)
+            self.failure = None
+        except (SoftrecError, OSError) as error:
+            if str(error) != str(self.failure):
+                _LOG.error("the last view of the catalog goes on, for the newest cannot be prepared: %s", error)
+            self.failure, self._retry_at = error, time.monotonic() + _RETRY_S
 
     def _open_tries(self, catalog: Catalog) -> dict[str, TitleTries]:
         return {digest: tries.grown(catalog, spelling) for digest, (tries, spelling) in self._tries.items()}

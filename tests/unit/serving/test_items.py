@@ -200,6 +200,25 @@ async def test_a_replaced_catalog_is_named_and_nothing_is_built_upon_it(rig: Rig
     assert (refused.status_code, refused.json()["code"]) == (409, "catalog_conflict")
 
 
+async def test_a_change_that_answers_cannot_show_yet_says_so(
+    rig: Rig, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(views.TitleTries, "grown", fail)
+        answer = (await http.put("/items/n1", json={"title": "Riven"})).json()
+        assert answer["state"] == "added"
+        [warning] = answer["warnings"]
+        assert warning["code"] == "index_outdated"
+        assert "No space left on device" in warning["reason"]
+        assert (await recommended(http, k=1))["degraded"] == [Degraded.INDEX_OUTDATED]
+        assert (await http.get("/readyz")).json()["degraded"] == ["index_outdated"]
+    await rig.service.views.catch_up()
+    assert (await recommended(http, k=1))["degraded"] == []
+
+
 async def test_a_slow_renewal_keeps_nobody_waiting(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last view answers until the new one is there."""
     monkeypatch.setattr(views, "_PATIENCE_S", 0.0)
