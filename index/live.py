@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 _PATIENCE_S = 10.0  # of a change that waits for others
 
 _Signature = tuple[int, int, int] | None
+_UNREAD = (-1, -1, -1)  # the signature of no file: it is to be looked at again
 
 
 def advance(view: LoadedIndex, changes: Sequence[Change], position: Position) -> LoadedIndex:
@@ -138,8 +139,7 @@ class LiveIndex:
         try:
             self._look_at_catalog()
             self._look_at_journal()
-            if _sign(self._paths()["active"]) != self._seen["active"]:
-                self._start(self._take_up_version)
+            self._look_at_active()
         finally:
             self._lock.release()
         self._merge_if_due()
@@ -155,6 +155,7 @@ class LiveIndex:
         with self._turn(), self._journal.locked(timeout_s=_PATIENCE_S):
             self._look_at_catalog()
             self._look_at_journal()
+            self._look_at_active()
             if self.problem:
                 raise self.problem
             before = after = self.view
@@ -259,6 +260,10 @@ class LiveIndex:
         except (SoftrecError, OSError) as error:
             self._report("journal", error)
 
+    def _look_at_active(self) -> None:
+        if _sign(self._paths()["active"]) != self._seen["active"]:
+            self._start(self._take_up_version)
+
     def _take_up_version(self) -> None:
         """Load the active version, lay over it what is newer, and show that."""
         try:
@@ -278,8 +283,12 @@ class LiveIndex:
             self._report("active", error)
 
     def _report(self, name: str, error: SoftrecError | OSError) -> None:
-        self._problems[name] = error if isinstance(error, SoftrecError) else SoftrecError(str(error))
-        self._note(f"index: {error}")
+        """Keep why something cannot be taken up; what the system refused to read may be readable the next time."""
+        if isinstance(error, OSError):
+            self._seen[name] = _UNREAD
+        before, self._problems[name] = self._problems.get(name), _as_problem(error)
+        if str(before) != str(error):
+            self._note(f"index: {error}")
 
     def _merge_if_due(self) -> None:
         if self._merge_at and self.pending >= self._next_merge:
@@ -330,6 +339,10 @@ class LiveIndex:
             "journal": self._workspace.changes_path,
             "active": self._workspace.index_dir / ACTIVE,
         }
+
+
+def _as_problem(error: SoftrecError | OSError) -> SoftrecError:
+    return error if isinstance(error, SoftrecError) else SoftrecError(str(error))
 
 
 def _sign(path: Path) -> _Signature:

@@ -376,6 +376,38 @@ def test_a_journal_that_is_damaged_or_gone_stops_changes_and_nothing_else(shop: 
         assert live.apply(Change("remove", "e")).state == "removed"
 
 
+@pytest.mark.parametrize("name", ["read_catalog", "Journal.read", "load_active"])
+def test_what_cannot_be_read_once_is_read_the_next_time(
+    shop: Workspace, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The process was out of file descriptors for a moment; meanwhile all three files were replaced."""
+    notes: list[str] = []
+    live = LiveIndex(shop, LetterEncoder(), merge_at=0, note=notes.append)
+    write_catalog(shop.catalog_path, Catalog.from_items(replace(item, available=True) for item in ORIGIN.items))
+    build_index(shop.index_dir, ORIGIN, LetterEncoder(), POPULARITY)
+    with opened(shop) as other:
+        other.apply(Change("put", "e", "new"))
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"index.live.{name}", fail)
+        for _ in range(2):
+            live.refresh()
+            settle(live)
+        assert "Too many open files" in str(live.problem)
+        assert len([note for note in notes if "Too many" in note]) == len(live._problems)  # not one per look
+    live.refresh()
+    settle(live)
+    assert live.problem is None
+    assert live.apply(Change("remove", "e")).state == "removed"
+    assert not live.is_stale()
+    assert live.view.version.startswith("0002-")
+    assert live.view.catalog.find_item("d") == Item("d", "f")
+    live.close()
+
+
 def test_a_version_that_covers_what_the_journal_lacks_is_refused(shop: Workspace) -> None:
     with opened(shop) as live:
         live.apply(Change("put", "e", "new"))
