@@ -187,7 +187,7 @@ class LiveIndex:
         view, version = self.view, self._version
         if view.changes.changes == version.changes.changes or self._active() != version.version:
             return None
-        return write_version(
+        name = write_version(
             self._workspace.index_dir,
             self._origin,
             view.catalog,
@@ -197,7 +197,11 @@ class LiveIndex:
             wish=version.wish,
             changes=(self._journal.copy(view.changes), view.changes),
             keep=self._keep,
+            successor_of=version.version,
         )
+        if name is None:
+            self._note(f"index: the merge of {view.label} is given up, for {self._active()} was made active meanwhile")
+        return name
 
     def rollback(self, version: str) -> None:
         """Make an older version the active one and lay over it all changes since: it undoes an index, not a change.

@@ -120,7 +120,11 @@ def build_index(
         changes, end = journal.read()
         live, copied = change_catalog(catalog, changes), (journal.copy(end), end)
     vectors = encode_titles(live.titles, encoder, advance)
-    return write_version(index_dir, catalog, live, encoder, vectors, popularity, wish=wish, changes=copied, keep=keep)
+    version = write_version(
+        index_dir, catalog, live, encoder, vectors, popularity, wish=wish, changes=copied, keep=keep
+    )
+    assert version is not None  # it takes the place of whichever is active
+    return version
 
 
 def write_version(
@@ -134,7 +138,8 @@ def write_version(
     wish: SearchWish,
     changes: tuple[bytes, Position],
     keep: int,
-) -> str:
+    successor_of: str | None = None,
+) -> str | None:
     """Write a version and make it the active one; one process at a time.
 
     Args:
@@ -142,14 +147,17 @@ def write_version(
         vectors: float32 [len(live), dimension].
         popularity: int64 [n], n <= len(live); rows beyond were never chosen.
         changes: the journal up to a position, and the position.
+        successor_of: the version that must still be the active one; None: whichever is.
 
     Returns:
-        The version's name.
+        The version's name; None: another one was made active while the search was built, so nothing was written.
     """
     search, facts = build_search(vectors, kind=wish.kind, recall_floor=wish.recall_floor)
     popularity = pad(popularity, len(live))
     copied, end = changes
     with file_lock(index_dir / LOCK):
+        if successor_of is not None and read_active(index_dir) != successor_of:
+            return None
         identity = text_digest(live.digest, encoder.fingerprint)[:8]
         earlier = [int(match[1]) for match in map(_VERSION.fullmatch, _names(index_dir)) if match]
         version = f"{max(earlier, default=0) + 1:04d}-{identity}"

@@ -15,11 +15,20 @@ from numpy.typing import NDArray
 
 from index.catalog import Catalog, Item, read_catalog, write_catalog
 from index.changes import Change, change_catalog
+from index.choice import build_search
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError, SoftrecError, UnknownItemError
 from index.file_lock import file_lock
 from index.journal import Journal
 from index.live import LiveIndex
-from index.store import LoadedIndex, build_index, check_version, list_versions, load_active
+from index.store import (
+    LoadedIndex,
+    activate,
+    build_index,
+    check_version,
+    list_versions,
+    load_active,
+    read_active,
+)
 from index.workspace import ShopSettings, Workspace
 from tests.unit.index.letter_encoder import LetterEncoder
 
@@ -188,6 +197,28 @@ def test_a_merge_embeds_nothing_and_covers_all(shop: Workspace) -> None:
     assert held.grounder.rank(["new"], 1)[0].rows.tolist() == [3]  # who holds the old view goes on with it
     loaded = load_active(shop.index_dir, encoder=encoder, catalog_digest=ORIGIN.digest)
     assert (loaded.catalog.items, loaded.changes) == (live.view.catalog.items, live.view.changes)
+    live.close()
+
+
+def test_a_merge_gives_way_to_what_was_made_active_meanwhile(shop: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    [first] = list_versions(shop.index_dir)
+    second = build_index(shop.index_dir, ORIGIN, LetterEncoder(), POPULARITY)
+    notes: list[str] = []
+    live = LiveIndex(shop, LetterEncoder(), merge_at=0, note=notes.append)
+    live.apply(Change("put", "e", "new"))
+
+    def build(*arguments: Any, **options: Any) -> Any:
+        activate(shop.index_dir, first)  # somebody goes back, while the merge runs
+        return build_search(*arguments, **options)
+
+    monkeypatch.setattr("index.store.build_search", build)
+    assert live.merge() is None
+    assert read_active(shop.index_dir) == first
+    assert list_versions(shop.index_dir) == [first, second]
+    assert f"{first} was made active meanwhile" in notes[-1]
+    live.refresh()
+    settle(live)
+    assert live.view.label == f"{first}+1"
     live.close()
 
 
