@@ -11,16 +11,15 @@ view stays as it was: it is out of date, never wrong in itself.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from index.background import Background
 from index.catalog import Catalog, read_catalog
 from index.changes import Change, change_catalog
 from index.encoder import OneAtATime, TitleEncoder
@@ -34,8 +33,6 @@ from index.store import ACTIVE, LoadedIndex, activate, encode_titles, load_activ
 from index.workspace import Workspace
 
 MERGE_AT = 1000  # changes over a version; a search of so many added titles takes well under a millisecond
-
-_log = logging.getLogger(__name__)
 
 _PATIENCE_S = 10.0  # of a change that waits for others
 
@@ -93,9 +90,9 @@ class LiveIndex:
         self._encoder = OneAtATime(encoder)
         self._merge_at, self._keep, self._note = merge_at, keep, note
         self._lock = threading.Lock()  # of whoever makes the next view
-        self._jobs = ThreadPoolExecutor(1, thread_name_prefix="index")
-        self._busy = False
+        self._background = Background(note, self._merge_if_due)
         self._next_merge = merge_at
+        self._due = threading.Lock()  # of whoever looks whether a merge is
         self._problems: dict[str, SoftrecError] = {}
         self._seen = {name: _sign(path) for name, path in self._paths().items()}
         self._origin = read_catalog(workspace.catalog_path)
@@ -219,7 +216,7 @@ class LiveIndex:
 
     def close(self) -> None:
         """Wait for what runs in the background."""
-        self._jobs.shutdown()
+        self._background.close()
 
     def _load(self, origin: Catalog) -> LoadedIndex:
         loaded = load_active(self._workspace.index_dir, encoder=self._encoder, origin=origin)
@@ -266,7 +263,7 @@ class LiveIndex:
 
     def _look_at_active(self) -> None:
         if _sign(self._paths()["active"]) != self._seen["active"]:
-            self._start(self._take_up_version)
+            self._background.start(self._take_up_version)
 
     def _take_up_version(self) -> None:
         """Load the active version, lay over it what is newer, and show that."""
@@ -280,6 +277,7 @@ class LiveIndex:
                 if self._origin is not origin:
                     view = self._laid_over(self._origin, self._journal.read()[0], view)
                 self.view, self._version = view, loaded
+            with self._due:
                 self._next_merge = self._merge_at
             self._problems.pop("active", None)
             self._note(f"index: {self.view.label} is in use")
@@ -295,27 +293,10 @@ class LiveIndex:
             self._note(f"index: {error}")
 
     def _merge_if_due(self) -> None:
-        if self._merge_at and self.pending >= self._next_merge:
-            self._next_merge = self.pending + self._merge_at  # a merge that fails is not tried again at once
-            self._start(self.merge)
-
-    def _start(self, job: Callable[[], object]) -> None:
-        """Run a job in the background unless one runs already; who sees that it is still to do starts it again."""
-        if self._busy:
-            return
-        self._busy = True
-
-        def run() -> None:
-            try:
-                job()
-            except (SoftrecError, OSError) as error:  # a full disk, say: the view is still right
-                self._note(f"index: {error}")
-            except Exception:
-                _log.exception("a job in the background failed")  # nobody waits for its traceback
-            finally:
-                self._busy = False
-
-        self._jobs.submit(run)
+        with self._due:
+            pending = self.pending
+            if self._merge_at and pending >= self._next_merge and self._background.start(self.merge):
+                self._next_merge = pending + self._merge_at  # a merge that fails is not tried again at once
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

@@ -59,7 +59,7 @@ def opened(workspace: Workspace, **options: int) -> Iterator[LiveIndex]:
 
 def settle(live: LiveIndex) -> None:
     """Return when what was started in the background is through."""
-    live._jobs.submit(lambda: None).result()
+    live._background._pool.submit(lambda: None).result()
 
 
 def assert_shows(live: LiveIndex, changes: Sequence[Change]) -> None:
@@ -253,6 +253,31 @@ def test_many_changes_are_merged_in_the_background(shop: Workspace) -> None:
     assert len(list_versions(shop.index_dir)) == 2
     with opened(shop) as again:
         assert again.view.catalog.items == live.view.catalog.items
+
+
+def test_a_merge_that_is_due_while_a_version_is_loaded_is_made_after_it(
+    shop: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last change finds the background busy, and nothing comes after it."""
+    with opened(shop, merge_at=2) as live:
+        loading, go_on = threading.Event(), threading.Event()
+
+        def load(*arguments: Any, **options: Any) -> LoadedIndex:
+            loading.set()
+            assert go_on.wait(10)
+            return load_active(*arguments, **options)
+
+        monkeypatch.setattr("index.live.load_active", load)
+        build_index(shop.index_dir, ORIGIN, LetterEncoder(), POPULARITY)
+        live.refresh()
+        assert loading.wait(10)
+        for name in ("x", "y", "z"):
+            live.apply(Change("put", name, f"title {name}"))
+        go_on.set()
+        settle(live)
+        settle(live)
+        assert live.pending == 0
+        assert [name[:4] for name in list_versions(shop.index_dir)] == ["0001", "0002", "0003"]
 
 
 def test_a_rollback_undoes_an_index_and_no_change(shop: Workspace) -> None:

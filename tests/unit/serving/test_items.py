@@ -180,7 +180,7 @@ async def test_changes_of_another_process_are_in_the_next_answer(rig: Rig, http:
     assert answer["index"]["version"].endswith("+1")
     merged = other.merge()
     await recommended(http)  # the version is loaded in the background
-    rig.live._jobs.submit(lambda: None).result()
+    rig.live._background._pool.submit(lambda: None).result()
     assert (await recommended(http))["index"]["version"] == f"{merged}+1"
     other.close()
 
