@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import shutil
 import tempfile
 import weakref
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from index.catalog import Catalog
 from index.open_titles import OpenTitles, Place, Segment, TitleOrder
 from index.trie import Admitted
-from index.trie_store import TitleSpelling, build_trie, open_trie, read_trie, trie_dir, write_trie
+from index.trie_store import TitleSpelling, build_trie, hold_trie, open_trie, read_trie, trie_dir, write_trie
 from serving.title_mask import PLACE, SEGMENTS
 
 _MOST_FILTERS = 32  # kept for the next request that brings the same
@@ -90,7 +91,9 @@ class TitleTries:
         """
         trie = open_trie(index_dir, catalog, spelling)
         path = trie_dir(index_dir, catalog, spelling).resolve()
-        return cls([(TitleOrder.of(trie), path)], len(catalog), _new_folder())
+        opened = cls([(TitleOrder.of(trie), path)], len(catalog), _new_folder())
+        weakref.finalize(trie, os.close, hold_trie(path))  # the engine's process opens the files by name
+        return opened
 
     def grown(self, catalog: Catalog, spelling: TitleSpelling) -> TitleTries:
         """Return the tries of a later state of the catalog that was opened: it has that one's rows, and others after.

@@ -1,13 +1,15 @@
 """Tries on disk: made once, found again, refused when damaged and then made anew."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from index.artifact import text_digest
 from index.catalog import Catalog, Item
-from index.errors import CorruptArtifactError, MissingArtifactError, SoftrecError
-from index.trie_store import build_trie, open_trie, read_trie, trie_dir, unreachable_rows
+from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError, SoftrecError
+from index.trie_store import build_trie, hold_trie, open_trie, read_trie, trie_dir, write_trie
 
 
 class LetterSpelling:
@@ -37,7 +39,7 @@ def test_an_opened_trie_is_the_built_one_and_is_kept(tmp_path: Path) -> None:
 
 def test_titles_too_long_to_be_written_have_no_place(tmp_path: Path) -> None:
     trie = open_trie(tmp_path, CATALOG, LetterSpelling())
-    assert unreachable_rows(trie, len(CATALOG)).tolist() == [2]
+    assert sorted(trie.rows.tolist()) == [0, 1, 3]
     with pytest.raises(SoftrecError, match="raise max_title_tokens"):
         build_trie(CATALOG, LetterSpelling(), rows=[2])
 
@@ -61,6 +63,40 @@ def test_another_catalog_has_another_trie_but_another_category_has_not(tmp_path:
     assert trie_dir(tmp_path, CATALOG, spelling) != trie_dir(tmp_path, other, spelling)
     with pytest.raises(MissingArtifactError):
         read_trie(trie_dir(tmp_path, other, spelling))
+
+
+@pytest.mark.parametrize("fact", ["titles_digest", "spelling_digest"])
+def test_a_trie_of_something_else_under_this_name_is_refused_and_made_again(tmp_path: Path, fact: str) -> None:
+    """The folder's name holds eight digits of each digest, so another's may come to lie there."""
+    right = open_trie(tmp_path, CATALOG, LetterSpelling())
+    directory = trie_dir(tmp_path, CATALOG, LetterSpelling())
+    facts = {"titles_digest": text_digest(*CATALOG.titles), "spelling_digest": LetterSpelling.spelling_digest}
+    write_trie(directory, build_trie(CATALOG, LetterSpelling(), [0]), **facts | {fact: facts[fact][:8] + "another"})
+    with pytest.raises(MismatchError, match=f"{fact}: expected .*, found .*another; remove the folder"):
+        read_trie(directory, **facts)
+    assert open_trie(tmp_path, CATALOG, LetterSpelling()).rows.tolist() == right.rows.tolist()
+    assert read_trie(directory, **facts).rows.tolist() == right.rows.tolist()
+
+
+class OtherSpelling(LetterSpelling):
+    spelling_digest = "capitals" * 4
+
+
+def test_tries_of_replaced_titles_go_unless_they_are_held(tmp_path: Path) -> None:
+    catalogs = [Catalog.from_items(CATALOG.items[:n]) for n in (2, 3, 4)]
+    first, second, third = (trie_dir(tmp_path, catalog, LetterSpelling()) for catalog in catalogs)
+    mapped = [open_trie(tmp_path, catalogs[0], LetterSpelling()) for _ in range(2)][1]
+    open_trie(tmp_path, catalogs[0], OtherSpelling())
+    assert len(list((tmp_path / "tries").iterdir())) == 2  # the same titles in another spelling
+    open_trie(tmp_path, catalogs[1], LetterSpelling())
+    assert [path.resolve() for path in (tmp_path / "tries").iterdir()] == [second.resolve()]
+    assert sorted(mapped.rows.tolist()) == [0, 1]  # who has mapped it goes on with it
+    held = hold_trie(second)
+    open_trie(tmp_path, catalogs[2], LetterSpelling())
+    assert (first.exists(), second.exists(), third.exists()) == (False, True, True)
+    os.close(held)
+    open_trie(tmp_path, catalogs[0], LetterSpelling())
+    assert (first.exists(), second.exists(), third.exists()) == (True, False, False)
 
 
 def test_a_trie_read_back_looks_up_in_plain_arrays(tmp_path: Path) -> None:

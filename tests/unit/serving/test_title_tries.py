@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from index.catalog import Catalog, Item
+from index.trie_store import map_trie, open_trie
 from serving.title_mask import SEGMENTS
 from serving.title_tries import StoredTitles, TitleTries
 from tests.tiny_shop import ITEMS, TEMPLATE, tiny_catalog, write_tiny_tokenizer
@@ -55,6 +56,20 @@ def test_a_grown_catalog_gets_a_small_trie_beside_the_large_one(tries: TitleTrie
     first, second = tries.grown(tiny_catalog(), renderer).open_titles(), later.grown(grown, renderer).open_titles()
     assert (len(first.folders), len(second.folders)) == (1, 2)
     assert rows_of(second, renderer, grown) == [*range(8), 9]
+
+
+def test_the_trie_of_a_running_server_is_not_removed_by_who_makes_another(tmp_path: Path, renderer: Renderer) -> None:
+    tries = TitleTries.open(tmp_path, tiny_catalog(), renderer)
+    view = tries.grown(tiny_catalog(), renderer)
+    del tries
+    gc.collect()
+    open_trie(tmp_path, Catalog.from_items(ITEMS[:3]), renderer)
+    [folder] = view.open_titles().folders
+    assert map_trie(folder).rows.tolist() == view.open_titles().open.segments[0].trie.rows.tolist()
+    del view
+    gc.collect()
+    open_trie(tmp_path, Catalog.from_items(ITEMS[:5]), renderer)
+    assert not folder.exists()
 
 
 def test_a_filter_is_a_file_that_its_requests_share_and_no_filter_is_none(tries: TitleTries) -> None:
