@@ -154,7 +154,7 @@ class LiveIndex:
             self._look_at_journal()
             self._look_at_active()
             if self.problem:
-                raise self.problem
+                raise self.problem.with_traceback(None)  # raised again and again, it would grow
             before = after = self.view
             now = before.catalog.find_item(change.item_id)
             if change.apply_to(now) != now:

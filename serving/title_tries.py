@@ -1,7 +1,9 @@
 """The title tries of one view of the catalog, laid where an engine's process finds them.
 
-The base trie lies beside the index. Titles that a living catalog has gained since have a small trie of their own; it
-and the filters that requests bring lie in a private folder, each for as long as a view or a request still holds it.
+The base trie lies beside the index. Titles that a living catalog has gained since lie in small tries of their own: one
+of what was added last, which each new title makes anew, and behind it tries of 2,000, 4,000, 8,000 ... titles, at most
+one of each size, made once and shared by the views that follow. So a title costs the same however many came before it.
+They and the filters that requests bring lie in private folders, each for as long as a view or a request holds it.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from index.trie import Admitted
 from index.trie_store import TitleSpelling, build_trie, hold_trie, open_trie, read_trie, trie_dir, write_trie
 from serving.title_mask import PLACE, SEGMENTS
 
+_BLOCK = 2000  # titles in the smallest trie that is kept: making it takes about 6 ms
 _MOST_FILTERS = 32  # kept for the next request that brings the same
 
 
@@ -65,6 +68,20 @@ class StoredTitles:
         return {SEGMENTS: self._segments, PLACE: place}
 
 
+class _Added:
+    """The trie of some rows that were added, in a folder of its own; None where no title of theirs can be written."""
+
+    def __init__(self, catalog: Catalog, rows: range, spelling: TitleSpelling) -> None:
+        folder = _new_folder()
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.laid: tuple[TitleOrder, Path] | None = None
+        fitting = [row for row in rows if spelling.fits(catalog.titles[row])]
+        if fitting:
+            path = folder / "tries" / "added"
+            write_trie(path, build_trie(catalog, spelling, fitting))
+            self.laid = TitleOrder.of(read_trie(path)), path
+
+
 class TitleTries:
     """Tries that cover a catalog's rows, each row in one of them; titles too long to be written are in none.
 
@@ -78,6 +95,7 @@ class TitleTries:
         self._tries = tuple(tries)
         self._n_base = n_base
         self._folder = folder
+        self._added: Mapping[range, _Added] = {}  # by their rows
         self._filters: OrderedDict[bytes, _Filter] = OrderedDict()
         self._numbers = itertools.count()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -96,16 +114,19 @@ class TitleTries:
         return opened
 
     def grown(self, catalog: Catalog, spelling: TitleSpelling) -> TitleTries:
-        """Return the tries of a later state of the catalog that was opened: it has that one's rows, and others after.
+        """Return the tries of another state of the catalog that was opened: it has that one's rows, and others after.
 
-        The large trie serves on; the rows after it get a small one of their own. Takes as long as those are many.
+        Tries that both have are shared. From one state to the next, a title later, that is all but the smallest; for
+        every 2,000th title some are put together.
         """
-        fresh = [row for row in range(self._n_base, len(catalog)) if spelling.fits(catalog.titles[row])]
-        folder, tries = _new_folder(), [self._tries[0]]
-        if fresh:
-            write_trie(folder / "tries" / "added", build_trie(catalog, spelling, fresh))
-            tries.append((TitleOrder.of(read_trie(folder / "tries" / "added")), folder / "tries" / "added"))
-        return TitleTries(tries, self._n_base, folder)
+        added = {
+            rows: self._added.get(rows) or _Added(catalog, rows, spelling)
+            for rows in _blocks(self._n_base, len(catalog))
+        }
+        laid = [one.laid for one in added.values() if one.laid is not None]
+        grown = TitleTries([self._tries[0], *laid], self._n_base, _new_folder())
+        grown._added = added
+        return grown
 
     @property
     def n_rows(self) -> int:
@@ -143,6 +164,21 @@ class TitleTries:
         if len(self._filters) > _MOST_FILTERS:
             self._filters.popitem(last=False)
         return made
+
+
+def _blocks(start: int, stop: int) -> list[range]:
+    """Cut rows into blocks of `_BLOCK` times a power of two, each power at most once, and the rest, falling in size.
+
+    Example:
+        >>> [len(rows) for rows in _blocks(10, 10 + 5 * _BLOCK + 7)]
+        [8000, 2000, 7]
+    """
+    blocks = []
+    for power in reversed(range(((stop - start) // _BLOCK).bit_length())):
+        if (stop - start) // _BLOCK >> power:
+            blocks.append(range(start, start + (_BLOCK << power)))
+            start = blocks[-1].stop
+    return [*blocks, range(start, stop)] if start < stop else blocks
 
 
 def _new_folder() -> Path:

@@ -79,10 +79,11 @@ class Views:
 
     def __init__(self, live: LiveIndex, spellings: Mapping[str, TitleSpelling] | None = None) -> None:
         self._live = live
-        # The large trie is that of the catalog as imported, for ever: what was added since has a small one of its own
-        self._tries = {
-            digest: (TitleTries.open(live.index_dir, live.origin, spelling), spelling)
-            for digest, spelling in (spellings or {}).items()
+        # The large trie is that of the catalog as imported, for ever: what was added since lies in small ones
+        self._spellings = dict(spellings or {})
+        self._tries: Mapping[str, TitleTries] = {
+            digest: TitleTries.open(live.index_dir, live.origin, spelling)
+            for digest, spelling in self._spellings.items()
         }
         self.served = ServedView.of(live.view, self._open_tries)  # as of the last look
         self._renewal: asyncio.Task[None] | None = None
@@ -142,7 +143,9 @@ class Views:
         except (SoftrecError, OSError) as error:
             if str(error) != str(self.failure):
                 _LOG.error("the last view of the catalog goes on, for the newest cannot be prepared: %s", error)
-            self.failure, self._retry_at = error, time.monotonic() + _RETRY_S
+            self.failure = error.with_traceback(None)  # it would keep alive what was being made
+            self._retry_at = time.monotonic() + _RETRY_S
 
-    def _open_tries(self, catalog: Catalog) -> dict[str, TitleTries]:
-        return {digest: tries.grown(catalog, spelling) for digest, (tries, spelling) in self._tries.items()}
+    def _open_tries(self, catalog: Catalog) -> Mapping[str, TitleTries]:
+        self._tries = {digest: tries.grown(catalog, self._spellings[digest]) for digest, tries in self._tries.items()}
+        return self._tries

@@ -1,13 +1,16 @@
 """Tries where an engine's process finds them: what they cover, and how long their files live."""
 
 import gc
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from index.catalog import Catalog, Item
-from index.trie_store import map_trie, open_trie
+from index.trie import TitleTrie
+from index.trie_store import build_trie, map_trie, open_trie
+from serving import title_tries
 from serving.title_mask import SEGMENTS
 from serving.title_tries import StoredTitles, TitleTries
 from tests.tiny_shop import ITEMS, TEMPLATE, tiny_catalog, write_tiny_tokenizer
@@ -58,16 +61,55 @@ def test_a_grown_catalog_gets_a_small_trie_beside_the_large_one(tries: TitleTrie
     assert rows_of(second, renderer, grown) == [*range(8), 9]
 
 
+def test_a_title_costs_the_same_however_many_came_before_it(
+    tries: TitleTries, renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of 4, 8, 16 ... titles: counts what is spelled anew, title by title, up to forty added."""
+    monkeypatch.setattr(title_tries, "_BLOCK", 4)
+    spelled: list[int] = []
+
+    def build(catalog: Catalog, spelling: Renderer, rows: Sequence[int]) -> TitleTrie:
+        spelled.append(len(rows))
+        return build_trie(catalog, spelling, rows)
+
+    monkeypatch.setattr(title_tries, "build_trie", build)
+    items = [Item(f"n{number}", f"New {number}") for number in range(40)]
+    for n in range(41):
+        catalog = Catalog.from_items([*ITEMS, *items[:n]])
+        spelled.clear()
+        tries = tries.grown(catalog, renderer)
+        assert tries.n_rows == 7 + n
+        assert len(tries.open_titles().folders) <= 2 + (n // 4).bit_length()
+        # n & -n, its largest power of two, is what is put together at a multiple of four; else the rest
+        assert sum(spelled) == (n & -n if n % 4 == 0 else n % 4)
+        if n % 20 == 0:
+            assert rows_of(tries.open_titles(), renderer, catalog) == list(range(7 + n))
+    late = tries.grown(catalog, renderer).open_titles()
+    assert [len(segment.trie.rows) for segment in late.open.segments] == [7, 32, 8]
+
+
+def test_a_folder_goes_when_its_trie_cannot_be_written(
+    tries: TitleTries, renderer: Renderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(title_tries, "write_trie", fail)
+    with pytest.raises(OSError, match="No space"):
+        tries.grown(Catalog.from_items([*ITEMS, Item("i9", "Portal 2")]), renderer)
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
 def test_the_trie_of_a_running_server_is_not_removed_by_who_makes_another(tmp_path: Path, renderer: Renderer) -> None:
     tries = TitleTries.open(tmp_path, tiny_catalog(), renderer)
     view = tries.grown(tiny_catalog(), renderer)
     del tries
-    gc.collect()
     open_trie(tmp_path, Catalog.from_items(ITEMS[:3]), renderer)
     [folder] = view.open_titles().folders
     assert map_trie(folder).rows.tolist() == view.open_titles().open.segments[0].trie.rows.tolist()
     del view
-    gc.collect()
     open_trie(tmp_path, Catalog.from_items(ITEMS[:5]), renderer)
     assert not folder.exists()
 
