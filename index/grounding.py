@@ -58,11 +58,16 @@ class Ranking:
 class Grounder:
     """A catalog, the index of its titles, and the encoder that made it.
 
+    Args:
+        earlier: of another state of the catalog, with the same encoder: texts that it has embedded are known here too.
+
     Raises:
         ValueError: their sizes do not fit together.
     """
 
-    def __init__(self, catalog: Catalog, index: TitleSearch, encoder: TitleEncoder) -> None:
+    def __init__(
+        self, catalog: Catalog, index: TitleSearch, encoder: TitleEncoder, *, earlier: Grounder | None = None
+    ) -> None:
         if len(index) != len(catalog):
             raise ValueError(f"the index has {len(index)} rows, the catalog {len(catalog)}")
         if index.dimension != encoder.dimension:
@@ -70,7 +75,8 @@ class Grounder:
         self.catalog = catalog
         self.index = index
         self.encoder = encoder
-        self._encoded: OrderedDict[str, NDArray[np.float32]] = OrderedDict()  # the texts met last
+        # the texts met last
+        self._encoded: OrderedDict[str, NDArray[np.float32]] = OrderedDict() if earlier is None else earlier._encoded
 
     def rank(
         self, generations: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None, threads: int = 1

@@ -57,7 +57,7 @@ def advance(view: LoadedIndex, changes: Sequence[Change], position: Position) ->
     return replace(
         view,
         catalog=catalog,
-        grounder=Grounder(catalog, index, view.grounder.encoder),
+        grounder=Grounder(catalog, index, view.grounder.encoder, earlier=view.grounder),
         popularity=pad(view.popularity, len(catalog)) if new else view.popularity,
         changes=position,
     )
@@ -226,7 +226,8 @@ class LiveIndex:
     def _laid_over(self, origin: Catalog, changes: Sequence[Change], view: LoadedIndex) -> LoadedIndex:
         """Lay a view's changes, all since the import, over the same catalog with another availability."""
         catalog = change_catalog(origin, changes).compacted()
-        return replace(view, catalog=catalog, grounder=Grounder(catalog, view.grounder.index, self._encoder))
+        grounder = Grounder(catalog, view.grounder.index, self._encoder, earlier=view.grounder)
+        return replace(view, catalog=catalog, grounder=grounder)
 
     def _look_at_catalog(self) -> None:
         """Take up another availability; another catalog is a problem, for adapters and index are of this one."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,19 +71,22 @@ class Ranker:
     Args:
         grounder: the catalog and its index.
         popularity: int64 [len(catalog)], interactions per row.
+        earlier: of a state with the same counts, but for rows at the end that were never chosen: nothing is counted or
+            sorted anew.
     """
 
-    def __init__(self, grounder: Grounder, popularity: NDArray[np.int64]) -> None:
+    def __init__(self, grounder: Grounder, popularity: NDArray[np.int64], *, earlier: Ranker | None = None) -> None:
         self._grounder = grounder
         self._popularity = popularity
-
-    @cached_property
-    def _log_popularity(self) -> NDArray[np.float64]:
-        return np.log1p(self._popularity.astype(np.float64))
-
-    @cached_property
-    def _popular(self) -> NDArray[np.int64]:
-        return popularity_order(self._popularity)
+        if earlier is None:
+            self._log_popularity = np.log1p(popularity.astype(np.float64))
+            self.popular = popularity_order(popularity)  # rows, the most popular first
+            return
+        self._log_popularity, self.popular = earlier._log_popularity, earlier.popular
+        added = np.arange(len(self.popular), len(popularity), dtype=np.int64)
+        if len(added):
+            self._log_popularity = np.concatenate([self._log_popularity, np.zeros(len(added))])
+            self.popular = np.concatenate([self.popular, added])
 
     def rank(
         self,
@@ -126,7 +128,7 @@ class Ranker:
             near: the `POOL` or more nearest rows of the best title.
         """
         rows, log_probs = self._rows_of(written, allowed)
-        popular = self._popular[:POOL] if allowed is None else _first(self._popular, allowed, POOL)
+        popular = self.popular[:POOL] if allowed is None else _first(self.popular, allowed, POOL)
         others = np.setdiff1d(np.union1d(near.rows, popular), rows)
         rows = np.concatenate([rows, others])
         return rows, np.concatenate([log_probs, _unknown(others)]), self._distances(near, rows)

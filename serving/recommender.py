@@ -195,4 +195,4 @@ def _titles(adapter: ServedAdapter, candidates: Candidates, view: ServedView) ->
 
 
 def _most_popular(view: ServedView, candidates: Candidates, k: int) -> list[RecommendedItem]:
-    return popular_items(view.popular, view.index.popularity, candidates, k)
+    return popular_items(map(int, view.popular), view.index.popularity, candidates, k)

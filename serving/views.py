@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from index.catalog import Catalog
 from index.errors import SoftrecError
 from index.live import LiveIndex
-from index.popularity import popularity_order
 from index.ranking import Ranker
 from index.store import LoadedIndex
 from index.trie_store import TitleSpelling
@@ -30,14 +32,12 @@ class ServedView:
     """A state of the index, with what requests need of it. It never changes.
 
     Attributes:
-        popular: rows, the most popular first.
         tries: what adapters that write in the catalog may write, by the digest of their spelling.
     """
 
     index: LoadedIndex
     selector: CandidateSelector
     ranker: Ranker
-    popular: Sequence[int]
     tries: Mapping[str, TitleTries]
 
     @classmethod
@@ -52,16 +52,18 @@ class ServedView:
         Args:
             open_tries: called when there are other titles than in the earlier view.
         """
-        ranker = Ranker(index.grounder, index.popularity)
         if earlier is None or earlier.index.version != index.version:
-            popular: Sequence[int] = popularity_order(index.popularity).tolist()
-            return cls(index, CandidateSelector(index.catalog), ranker, popular, open_tries(index.catalog))
+            ranker = Ranker(index.grounder, index.popularity)
+            return cls(index, CandidateSelector(index.catalog), ranker, open_tries(index.catalog))
         selector = CandidateSelector(index.catalog, earlier=earlier.selector)
-        if len(index.catalog) == len(earlier.index.catalog):
-            return cls(index, selector, ranker, earlier.popular, earlier.tries)
-        # rows that were added were never chosen, so they come last
-        popular = [*earlier.popular, *range(len(earlier.popular), len(index.catalog))]
-        return cls(index, selector, ranker, popular, open_tries(index.catalog))
+        ranker = Ranker(index.grounder, index.popularity, earlier=earlier.ranker)
+        same_titles = len(index.catalog) == len(earlier.index.catalog)
+        return cls(index, selector, ranker, earlier.tries if same_titles else open_tries(index.catalog))
+
+    @property
+    def popular(self) -> NDArray[np.int64]:
+        """Rows, the most popular first."""
+        return self.ranker.popular
 
     @property
     def used(self) -> IndexUsed:

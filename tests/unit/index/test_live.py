@@ -179,6 +179,21 @@ class CountingEncoder(LetterEncoder):
     """Counts what it is asked."""
 
 
+def test_texts_embedded_before_a_change_are_known_after_it(shop: Workspace) -> None:
+    encoder = CountingEncoder()
+    live = LiveIndex(shop, encoder, merge_at=0)
+    live.view.grounder.rank(["written again and again"], 1)
+    live.apply(Change("put", "e", "new"))
+    live.apply(Change("remove", "a"))
+    write_catalog(shop.catalog_path, Catalog.from_items(replace(item, available=True) for item in ORIGIN.items))
+    live.refresh()
+    assert live.view.catalog.find_item("d") == Item("d", "f")
+    encoder.encoded.clear()
+    live.view.grounder.rank(["written again and again"], 1)
+    assert encoder.encoded == []
+    live.close()
+
+
 def test_a_merge_embeds_nothing_and_covers_all(shop: Workspace) -> None:
     encoder = CountingEncoder()
     live = LiveIndex(shop, encoder, merge_at=0)

@@ -64,7 +64,7 @@ def test_a_grown_catalog_gets_a_small_trie_beside_the_large_one(tries: TitleTrie
 def test_a_title_costs_the_same_however_many_came_before_it(
     tries: TitleTries, renderer: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Blocks of 4, 8, 16 ... titles: counts what is spelled anew, title by title, up to forty added."""
+    """Blocks of 4, 8, 16 ... titles: counts what is spelled anew, title by title, up to 24 added."""
     monkeypatch.setattr(title_tries, "_BLOCK", 4)
     spelled: list[int] = []
 
@@ -73,8 +73,8 @@ def test_a_title_costs_the_same_however_many_came_before_it(
         return build_trie(catalog, spelling, rows)
 
     monkeypatch.setattr(title_tries, "build_trie", build)
-    items = [Item(f"n{number}", f"New {number}") for number in range(40)]
-    for n in range(41):
+    items = [Item(f"n{number}", f"New {number}") for number in range(24)]
+    for n in range(25):
         catalog = Catalog.from_items([*ITEMS, *items[:n]])
         spelled.clear()
         tries = tries.grown(catalog, renderer)
@@ -82,10 +82,10 @@ def test_a_title_costs_the_same_however_many_came_before_it(
         assert len(tries.open_titles().folders) <= 2 + (n // 4).bit_length()
         # n & -n, its largest power of two, is what is put together at a multiple of four; else the rest
         assert sum(spelled) == (n & -n if n % 4 == 0 else n % 4)
-        if n % 20 == 0:
+        if n % 12 == 0:
             assert rows_of(tries.open_titles(), renderer, catalog) == list(range(7 + n))
     late = tries.grown(catalog, renderer).open_titles()
-    assert [len(segment.trie.rows) for segment in late.open.segments] == [7, 32, 8]
+    assert [len(segment.trie.rows) for segment in late.open.segments] == [7, 16, 8]
 
 
 def test_a_folder_goes_when_its_trie_cannot_be_written(
