@@ -29,7 +29,7 @@ from index.grounding import Grounder
 from index.journal import Journal, Position
 from index.outcome import Outcome, describe_outcome
 from index.segments import Segments
-from index.store import ACTIVE, LoadedIndex, activate, encode_titles, load_active, pad, read_active, write_version
+from index.store import ACTIVE, LoadedIndex, encode_titles, load_active, pad, read_active, write_version
 from index.workspace import Workspace
 
 MERGE_AT = 1000  # changes over a version; a search of so many added titles takes well under a millisecond
@@ -199,20 +199,6 @@ class LiveIndex:
         if name is None:
             self._note(f"index: the merge of {view.label} is given up, for {self._active()} was made active meanwhile")
         return name
-
-    def rollback(self, version: str) -> None:
-        """Make an older version the active one and lay over it all changes since: it undoes an index, not a change.
-
-        Raises:
-            MissingArtifactError: there is no such version.
-            ArtifactError: it cannot be used; then the one before stays active.
-        """
-        before = self._active()
-        activate(self._workspace.index_dir, version)
-        self._take_up_version()
-        if problem := self._problems.pop("active", None):
-            activate(self._workspace.index_dir, before)
-            raise problem
 
     def close(self) -> None:
         """Wait for what runs in the background."""

@@ -204,18 +204,14 @@ def activate(index_dir: Path, version: str) -> None:
         _point_to(index_dir, version)
 
 
-def load_active(
-    index_dir: Path, *, encoder: TitleEncoder, catalog_digest: str | None = None, origin: Catalog | None = None
-) -> LoadedIndex:
+def load_active(index_dir: Path, *, encoder: TitleEncoder, origin: Catalog | None = None) -> LoadedIndex:
     """Load the active version into memory.
 
     Args:
         index_dir: the workspace's `index/`.
         encoder: what will embed the generations.
-        catalog_digest: of the catalog that the caller works with, as it was imported; None: whichever the index was
-            built from.
-        origin: that catalog itself, if the caller has it: which items are available is then its to say, not that of
-            the version's copy.
+        origin: the catalog that the caller works with, as it was imported: which items are available is then its to
+            say, not that of the version's copy. None: whichever the index was built from.
 
     Raises:
         MissingArtifactError: no index was built.
@@ -236,9 +232,8 @@ def load_active(
         )
     catalog = origin or read_catalog(directory / "catalog.parquet")
     built_from = manifest.body.get("origin_digest", manifest.body["catalog_digest"])  # older ones cover no changes
-    for wanted, found in ((built_from, catalog.digest), (catalog_digest, built_from)):
-        if wanted is not None and wanted != found:
-            raise MismatchError(f"{directory}: catalog", expected=wanted[:12], found=found[:12], remedy=again)
+    if built_from != catalog.digest:
+        raise MismatchError(f"{directory}: catalog", expected=built_from[:12], found=catalog.digest[:12], remedy=again)
     changes, position = Journal(directory / _CHANGES, catalog.digest).read()
     if changes:
         catalog = change_catalog(catalog, changes).compacted()

@@ -182,11 +182,6 @@ class Admitted:
         """Allowed titles before each place of the trie's order, int32 [L + 1]: all that there is to a filter."""
         return self._counts
 
-    @property
-    def total(self) -> int:
-        """How many titles of the trie are allowed."""
-        return int(self._counts[-1])
-
 
 def _shared_with_previous(
     flat: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64]

@@ -56,7 +56,7 @@ def test_one_model_has_one_fingerprint_under_any_name_and_after_any_use(encoder:
 def test_build_load_and_ground(tmp_path: Path, catalog: Catalog, encoder: TitleEncoder) -> None:
     """MiniLM drops accents, so Pokémon Red and Pokemon Red have one vector and two rows; both are 0 away."""
     version = build(tmp_path, catalog, encoder)
-    loaded = load_active(tmp_path, encoder=encoder, catalog_digest=catalog.digest)
+    loaded = load_active(tmp_path, encoder=encoder, origin=catalog)
     assert (loaded.version, read_encoder_name(tmp_path)) == (version, "minilm")
     assert loaded.catalog.titles == tuple(TITLES[:6])
     assert loaded.popularity.tolist() == [2, 0, 0, 0, 0, 1]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from index.catalog import Catalog, Item, read_catalog, write_catalog
 from index.changes import Change, change_catalog
 from index.choice import build_search
-from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError, SoftrecError, UnknownItemError
+from index.errors import CorruptArtifactError, MismatchError, SoftrecError, UnknownItemError
 from index.file_lock import file_lock
 from index.journal import Journal
 from index.live import LiveIndex
@@ -121,7 +121,7 @@ def test_whatever_happens_the_view_is_the_fold(
                 journal = Journal(workspace.changes_path, ORIGIN.digest)
                 build_index(workspace.index_dir, ORIGIN, LetterEncoder(), POPULARITY, journal=journal)
             elif step == "rollback":
-                live.rollback(list_versions(workspace.index_dir)[0])
+                activate(workspace.index_dir, list_versions(workspace.index_dir)[0])
             elif step == "reopen":
                 with opened(workspace) as again:
                     assert_shows(again, done)
@@ -210,7 +210,7 @@ def test_a_merge_embeds_nothing_and_covers_all(shop: Workspace) -> None:
     assert list_versions(shop.index_dir) == [first, merged]
     assert live.merge() is None
     assert held.grounder.rank(["new"], 1)[0].rows.tolist() == [3]  # who holds the old view goes on with it
-    loaded = load_active(shop.index_dir, encoder=encoder, catalog_digest=ORIGIN.digest)
+    loaded = load_active(shop.index_dir, encoder=encoder, origin=ORIGIN)
     assert (loaded.catalog.items, loaded.changes) == (live.view.catalog.items, live.view.changes)
     live.close()
 
@@ -300,24 +300,31 @@ def test_a_rollback_undoes_an_index_and_no_change(shop: Workspace) -> None:
         first = live.view.version
         live.apply(Change("put", "e", "new"))
         live.merge()
-        live.rollback(first)
+        activate(shop.index_dir, first)
+        live.refresh()
+        settle(live)
         assert live.view.label == f"{first}+1"
         assert live.view.catalog.find_item_row("e") == 3
-        with pytest.raises(MissingArtifactError):
-            live.rollback("0009-00000000")
 
 
-def test_a_rollback_to_a_damaged_version_leaves_the_one_before(shop: Workspace) -> None:
+def test_a_damaged_version_that_was_made_active_is_a_problem_until_another_one_is(shop: Workspace) -> None:
     with opened(shop) as live:
         first = live.view.version
         live.apply(Change("put", "e", "new"))
         second = live.merge()
+        assert second is not None
         path = shop.index_dir / first / "vectors.faiss"
         path.write_bytes(path.read_bytes()[:-4])
+        activate(shop.index_dir, first)
+        live.refresh()
+        settle(live)
+        assert live.view.version == second
         with pytest.raises(CorruptArtifactError, match=r"vectors\.faiss: changed since"):
-            live.rollback(first)
+            live.apply(Change("remove", "e"))
+        activate(shop.index_dir, second)
+        live.refresh()
+        settle(live)
         assert (live.view.version, live.problem) == (second, None)
-        assert (shop.index_dir / "active").read_text().strip() == second
 
 
 def test_readers_see_whole_views_while_all_is_changed(shop: Workspace) -> None:

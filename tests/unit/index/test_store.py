@@ -28,7 +28,7 @@ def build(index_dir: Path, **options: int) -> str:
 def test_build_then_load_is_identity(tmp_path: Path) -> None:
     told: list[int] = []
     version = build_index(tmp_path, CATALOG, LetterEncoder(), POPULARITY, advance=told.append)
-    loaded = load_active(tmp_path, encoder=LetterEncoder(), catalog_digest=CATALOG.digest)
+    loaded = load_active(tmp_path, encoder=LetterEncoder(), origin=CATALOG)
     assert (loaded.version, loaded.encoder_name, read_encoder_name(tmp_path)) == (version, "letters", "letters")
     assert loaded.catalog.items == CATALOG.items
     assert loaded.popularity.tolist() == [5, 0, 2]
@@ -108,8 +108,9 @@ def test_another_encoder_is_refused_with_both_named(tmp_path: Path) -> None:
 
 def test_another_catalog_is_refused_with_both_named(tmp_path: Path) -> None:
     build(tmp_path)
-    with pytest.raises(MismatchError, match=f"expected {'0' * 12}, found {CATALOG.digest[:12]}"):
-        load_active(tmp_path, encoder=LetterEncoder(), catalog_digest="0" * 64)
+    other = Catalog.from_items(CATALOG.items[:1])
+    with pytest.raises(MismatchError, match=f"expected {CATALOG.digest[:12]}, found {other.digest[:12]}"):
+        load_active(tmp_path, encoder=LetterEncoder(), origin=other)
 
 
 def test_no_index_yet_names_the_command(tmp_path: Path) -> None:
