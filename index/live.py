@@ -30,14 +30,13 @@ from index.journal import Journal, Position
 from index.outcome import Outcome, describe_outcome
 from index.segments import Segments
 from index.store import ACTIVE, LoadedIndex, encode_titles, load_active, pad, read_active, write_version
+from index.watch import Watch
 from index.workspace import Workspace
 
 MERGE_AT = 1000  # changes over a version; a search of so many added titles takes well under a millisecond
 
 _PATIENCE_S = 10.0  # of a change that waits for others
-
-_Signature = tuple[int, int, int] | None
-_UNREAD = (-1, -1, -1)  # the signature of no file: it is to be looked at again
+_CATALOG, _JOURNAL, _ACTIVE = "catalog", "journal", "active"  # the files that others change
 
 
 def advance(view: LoadedIndex, changes: Sequence[Change], position: Position) -> LoadedIndex:
@@ -93,8 +92,8 @@ class LiveIndex:
         self._background = Background(note, self._merge_if_due)
         self._next_merge = merge_at
         self._due = threading.Lock()  # of whoever looks whether a merge is
-        self._problems: dict[str, SoftrecError] = {}
-        self._seen = {name: _sign(path) for name, path in self._paths().items()}
+        files = {_CATALOG: workspace.catalog_path, _JOURNAL: workspace.changes_path, _ACTIVE: self.index_dir / ACTIVE}
+        self._watch = Watch(files, note)
         self._origin = read_catalog(workspace.catalog_path)
         self._journal = Journal(workspace.changes_path, self._origin.digest)
         self._version = self._load(self._origin)
@@ -114,7 +113,7 @@ class LiveIndex:
     @property
     def problem(self) -> SoftrecError | None:
         """Why the view is not what lies on disk, or None."""
-        return next(iter(self._problems.values()), None)
+        return self._watch.problem
 
     @property
     def pending(self) -> int:
@@ -124,7 +123,7 @@ class LiveIndex:
 
     def is_stale(self) -> bool:
         """Whether anything on disk is not as it was when it was last read: three `stat` calls."""
-        return any(_sign(path) != self._seen[name] for name, path in self._paths().items())
+        return self._watch.is_stale()
 
     def refresh(self) -> None:
         """Take up what other processes did; when somebody is making a view already, leave it to them.
@@ -160,7 +159,7 @@ class LiveIndex:
             if change.apply_to(now) != now:
                 after = advance(before, [change], before.changes)  # first: a title that cannot be embedded is refused
                 position = self._journal.append([change], before.changes)
-                self._seen["journal"] = _sign(self._workspace.changes_path)
+                self._watch.note_seen(_JOURNAL)
                 self.view = after = replace(after, changes=position)
         self._merge_if_due()
         return describe_outcome(change.item_id, before, after)
@@ -172,7 +171,7 @@ class LiveIndex:
             Its name; None when there is nothing to merge, another process is at it, or another version is active.
         """
         try:
-            with file_lock(self._workspace.index_dir / ".merge.lock", timeout_s=0):
+            with file_lock(self.index_dir / ".merge.lock", timeout_s=0):
                 name = self._write_merged()
         except TimeoutError:
             return None
@@ -185,7 +184,7 @@ class LiveIndex:
         if view.changes.changes == version.changes.changes or self._active() != version.version:
             return None
         name = write_version(
-            self._workspace.index_dir,
+            self.index_dir,
             self._origin,
             view.catalog,
             self._encoder,
@@ -205,7 +204,7 @@ class LiveIndex:
         self._background.close()
 
     def _load(self, origin: Catalog) -> LoadedIndex:
-        loaded = load_active(self._workspace.index_dir, encoder=self._encoder, origin=origin)
+        loaded = load_active(self.index_dir, encoder=self._encoder, origin=origin)
         self._journal.check_begins_with(loaded.changes)
         return loaded
 
@@ -217,9 +216,9 @@ class LiveIndex:
 
     def _look_at_catalog(self) -> None:
         """Take up another availability; another catalog is a problem, for adapters and index are of this one."""
-        if not self._changed("catalog"):
+        if not self._watch.is_new(_CATALOG):
             return
-        try:
+        with self._watch.taking_up(_CATALOG):
             origin = read_catalog(self._workspace.catalog_path)
             if origin.digest != self._origin.digest:
                 raise MismatchError(
@@ -232,30 +231,23 @@ class LiveIndex:
             changes, end = self._journal.read()
             view = advance(self.view, changes[self.view.changes.changes :], end)
             self.view, self._origin = self._laid_over(origin, changes, view), origin
-            self._problems.pop("catalog", None)
-        except (SoftrecError, OSError) as error:
-            self._report("catalog", error)
 
     def _look_at_journal(self) -> None:
-        if not self._changed("journal"):
+        if not self._watch.is_new(_JOURNAL):
             return
-        try:
+        with self._watch.taking_up(_JOURNAL):
             self._journal.check_begins_with(self.view.changes)
             changes, end = self._journal.read(self.view.changes)
             if changes:
                 self.view = advance(self.view, changes, end)
-            self._problems.pop("journal", None)
-        except (SoftrecError, OSError) as error:
-            self._report("journal", error)
 
     def _look_at_active(self) -> None:
-        if _sign(self._paths()["active"]) != self._seen["active"]:
+        if self._watch.is_new(_ACTIVE):
             self._background.start(self._take_up_version)
 
     def _take_up_version(self) -> None:
         """Load the active version, lay over it what is newer, and show that."""
-        try:
-            self._seen["active"] = _sign(self._paths()["active"])
+        with self._watch.taking_up(_ACTIVE):
             origin = self._origin
             loaded = self._load(origin)
             view = advance(loaded, *self._journal.read(loaded.changes))
@@ -266,18 +258,7 @@ class LiveIndex:
                 self.view, self._version = view, loaded
             with self._due:
                 self._next_merge = self._merge_at
-            self._problems.pop("active", None)
-            self._note(f"index: {self.view.label} is in use")
-        except (SoftrecError, OSError) as error:
-            self._report("active", error)
-
-    def _report(self, name: str, error: SoftrecError | OSError) -> None:
-        """Keep why something cannot be taken up; what the system refused to read may be readable the next time."""
-        if isinstance(error, OSError):
-            self._seen[name] = _UNREAD
-        before, self._problems[name] = self._problems.get(name), _as_problem(error)
-        if str(before) != str(error):
-            self._note(f"index: {error}")
+            self._note(f"index: {view.label} is in use")
 
     def _merge_if_due(self) -> None:
         with self._due:
@@ -297,30 +278,4 @@ class LiveIndex:
             self._lock.release()
 
     def _active(self) -> str:
-        return read_active(self._workspace.index_dir)
-
-    def _changed(self, name: str) -> bool:
-        signature = _sign(self._paths()[name])
-        changed = signature != self._seen[name]
-        self._seen[name] = signature
-        return changed
-
-    def _paths(self) -> dict[str, Path]:
-        return {
-            "catalog": self._workspace.catalog_path,
-            "journal": self._workspace.changes_path,
-            "active": self._workspace.index_dir / ACTIVE,
-        }
-
-
-def _as_problem(error: SoftrecError | OSError) -> SoftrecError:
-    return error if isinstance(error, SoftrecError) else SoftrecError(str(error))
-
-
-def _sign(path: Path) -> _Signature:
-    """What tells that a file was replaced or appended to; None: there is none to be seen."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+        return read_active(self.index_dir)

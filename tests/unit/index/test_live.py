@@ -475,7 +475,7 @@ def test_what_cannot_be_read_once_is_read_the_next_time(
             live.refresh()
             settle(live)
         assert "Too many open files" in str(live.problem)
-        assert len([note for note in notes if "Too many" in note]) == len(live._problems)  # not one per look
+        assert len([note for note in notes if "Too many" in note]) == len(live._watch._problems)  # not one per look
     live.refresh()
     settle(live)
     assert live.problem is None
