@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -28,6 +29,14 @@ _QUERIES = 256  # that measure recall
 _DEPTH = 10  # of the recall
 _STEP = 1.5  # by which the breadth grows from one try to the next
 _GPU_FROM = 100_000  # rows: in fewer the processor answers before the GPU would
+
+
+@dataclass(frozen=True)
+class SearchWish:
+    """Which search a version was asked for, which a merge asks for again; see `build_search`."""
+
+    kind: SearchKind = "auto"
+    recall_floor: float = RECALL_FLOOR
 
 
 def build_search(

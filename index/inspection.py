@@ -14,8 +14,8 @@ from index.catalog import Catalog
 from index.choice import sample_queries
 from index.flat import FlatIndex
 from index.live import MERGE_AT
+from index.loading import LoadedIndex
 from index.outcome import NEAR
-from index.store import LoadedIndex
 
 Verdict = Literal["ok", "notice", "wrong"]
 

@@ -27,9 +27,10 @@ from index.errors import MismatchError, SoftrecError
 from index.file_lock import file_lock
 from index.grounding import Grounder
 from index.journal import Journal, Position
+from index.loading import LoadedIndex, load_active
 from index.outcome import Outcome, describe_outcome
 from index.segments import Segments
-from index.store import ACTIVE, LoadedIndex, encode_titles, load_active, pad, read_active, write_version
+from index.store import ACTIVE, encode_titles, pad, read_active, write_version
 from index.watch import Watch
 from index.workspace import Workspace
 

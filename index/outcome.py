@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from index.catalog import Item
-from index.store import LoadedIndex
+from index.loading import LoadedIndex
 
 NEAR = 0.1  # of a vector's length: titles closer than that are told apart by hardly any query
 

@@ -1,4 +1,4 @@
-"""Versions of the index on disk, and which one is in use.
+"""Versions of the index on disk, and which one is in use; `index.loading` brings one into memory.
 
     index/
       0001-1f0c9b2e/   manifest.json vectors.faiss [search.faiss] catalog.parquet popularity.npy [changes.jsonl]
@@ -16,66 +16,28 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.artifact import MANIFEST, Manifest, read_manifest, text_digest, write_artifact, write_file
-from index.catalog import Catalog, read_catalog, write_catalog
+from index.catalog import Catalog, write_catalog
 from index.changes import change_catalog
-from index.choice import RECALL_FLOOR, SearchKind, build_search, check_choice, read_search, write_search
+from index.choice import RECALL_FLOOR, SearchKind, SearchWish, build_search, check_choice, write_search
 from index.encoder import TitleEncoder
-from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError
+from index.errors import CorruptArtifactError, MissingArtifactError
 from index.file_lock import file_lock
-from index.flat import FlatIndex
-from index.grounding import Grounder
 from index.journal import START, Journal, Position
-from index.segments import Segments
 
 ACTIVE = "active"
 LOCK = ".lock"
+CHANGES = "changes.jsonl"  # in a version: those that it covers
 
-_CHANGES = "changes.jsonl"
 _VERSION = re.compile(r"(\d{4,})-[0-9a-f]{8}")
 _ENCODE_BATCH = 2048  # titles between two reports of progress
-
-
-@dataclass(frozen=True)
-class SearchWish:
-    """Which search a version was asked for, which a merge asks for again; see `build_search`."""
-
-    kind: SearchKind = "auto"
-    recall_floor: float = RECALL_FLOOR
-
-
-@dataclass(frozen=True)
-class LoadedIndex:
-    """One version, in memory and checked, perhaps with later changes laid over it. It never changes.
-
-    Attributes:
-        popularity: int64 [len(catalog)]; 0 for titles that were added since the catalog was imported.
-        changes: where in the journal it stands.
-        wish: which search its version was asked for.
-        search: what the manifest says of the search that it got, see `build_search`.
-    """
-
-    version: str
-    catalog: Catalog
-    grounder: Grounder
-    popularity: NDArray[np.int64]
-    encoder_name: str
-    changes: Position = START
-    wish: SearchWish = SearchWish()
-    search: Mapping[str, Any] = field(default_factory=lambda: {"kind": "flat"})
-
-    @property
-    def label(self) -> str:
-        """The version, and how many changes of the catalog it shows: 0001-3ded2c7c+12; without any, 0001-3ded2c7c."""
-        return f"{self.version}+{self.changes.changes}" if self.changes.changes else self.version
 
 
 def build_index(
@@ -95,7 +57,7 @@ def build_index(
     Args:
         index_dir: the workspace's `index/`.
         catalog: as it was imported; row r becomes row r of the index.
-        encoder: the same one must be given to `load_active`.
+        encoder: the same one must be given to `index.loading.load_active`.
         popularity: int64 [len(catalog)], see `count_popularity`.
         journal: the catalog's changes so far; the version covers them. None: there are none.
         keep: how many versions to keep, the new one included; older ones are removed.
@@ -166,7 +128,7 @@ def write_version(
             write_catalog(draft.path / "catalog.parquet", origin)
             np.save(draft.path / "popularity.npy", popularity.astype(np.int64))
             if end.changes:
-                write_file(draft.path / _CHANGES, copied)
+                write_file(draft.path / CHANGES, copied)
             draft.body.update(
                 catalog_digest=live.digest,
                 origin_digest=origin.digest,
@@ -200,75 +162,8 @@ def activate(index_dir: Path, version: str) -> None:
     """
     with file_lock(index_dir / LOCK):  # a writer may be about to remove it
         if version not in list_versions(index_dir):
-            raise MissingArtifactError("index version", index_dir / version, command=_command(index_dir))
+            raise MissingArtifactError("index version", index_dir / version, command=build_command(index_dir))
         _point_to(index_dir, version)
-
-
-def load_active(index_dir: Path, *, encoder: TitleEncoder, origin: Catalog | None = None) -> LoadedIndex:
-    """Load the active version into memory.
-
-    Args:
-        index_dir: the workspace's `index/`.
-        encoder: what will embed the generations.
-        origin: the catalog that the caller works with, as it was imported: which items are available is then its to
-            say, not that of the version's copy. None: whichever the index was built from.
-
-    Raises:
-        MissingArtifactError: no index was built.
-        CorruptArtifactError: a byte changed since it was written.
-        MismatchError: it was built with another encoder or from another catalog; both values are named.
-    """
-    version = read_active(index_dir)
-    directory = index_dir / version
-    manifest = check_version(index_dir, version)
-    built = manifest.body["encoder"]
-    again = f"build the index again with `{_command(index_dir)}`"
-    if built["fingerprint"] != encoder.fingerprint:
-        raise MismatchError(
-            f"{directory}: title encoder",
-            expected=f"{built['name']} ({built['fingerprint'][:12]})",
-            found=f"{encoder.name} ({encoder.fingerprint[:12]})",
-            remedy=f"{again}, or use the encoder that it was built with",
-        )
-    catalog = origin or read_catalog(directory / "catalog.parquet")
-    built_from = manifest.body.get("origin_digest", manifest.body["catalog_digest"])  # older ones cover no changes
-    if built_from != catalog.digest:
-        raise MismatchError(f"{directory}: catalog", expected=built_from[:12], found=catalog.digest[:12], remedy=again)
-    changes, position = Journal(directory / _CHANGES, catalog.digest).read()
-    if changes:
-        catalog = change_catalog(catalog, changes).compacted()
-    try:
-        popularity: NDArray[np.int64] = np.load(directory / "popularity.npy", allow_pickle=False)
-        index = read_search(directory, manifest.body["search"])
-        if catalog.empty_rows:
-            index = Segments(index, empty=catalog.empty_rows)
-        grounder = Grounder(catalog, index, encoder)
-    except ValueError as error:
-        raise CorruptArtifactError(directory, str(error), remedy=again) from error
-    if popularity.shape != (len(catalog),):
-        detail = f"popularity has shape {popularity.shape}, the catalog {len(catalog)} rows"
-        raise CorruptArtifactError(directory, detail, remedy=again)
-    wish = SearchWish(**manifest.body.get("asked_for", {}))
-    facts = manifest.body["search"]
-    search = {"kind": "flat"} if isinstance(facts, str) else facts  # a text, before there were kinds
-    return LoadedIndex(version, catalog, grounder, popularity, built["name"], position, wish, search)
-
-
-def load_origin(index_dir: Path, *, encoder: TitleEncoder, origin: Catalog) -> LoadedIndex:
-    """Load the active version as far as it is of the catalog as it was imported: what metrics are measured over.
-
-    Where the version covers later changes, the rows of `origin` are searched exactly, and its removed items are back.
-
-    Raises:
-        ArtifactError: see `load_active`.
-    """
-    loaded = load_active(index_dir, encoder=encoder, origin=origin)
-    if loaded.catalog is origin:
-        return loaded
-    rows = np.arange(len(origin))
-    index = FlatIndex.build(loaded.grounder.index.vectors(rows))
-    popularity = loaded.popularity[: len(rows)]
-    return LoadedIndex(loaded.version, origin, Grounder(origin, index, encoder), popularity, loaded.encoder_name)
 
 
 def check_version(index_dir: Path, version: str) -> Manifest:
@@ -278,8 +173,8 @@ def check_version(index_dir: Path, version: str) -> Manifest:
         ArtifactError: there is no such version, or it is damaged.
     """
     if version not in list_versions(index_dir):
-        raise MissingArtifactError("index version", index_dir / version, command=_command(index_dir))
-    return read_manifest(index_dir / version, kind="index", command=_command(index_dir))
+        raise MissingArtifactError("index version", index_dir / version, command=build_command(index_dir))
+    return read_manifest(index_dir / version, kind="index", command=build_command(index_dir))
 
 
 def covered_changes(index_dir: Path, version: str, origin_digest: str) -> Position:
@@ -288,7 +183,7 @@ def covered_changes(index_dir: Path, version: str, origin_digest: str) -> Positi
     Raises:
         ArtifactError: its copy of the journal is damaged or of another catalog.
     """
-    return Journal(index_dir / version / _CHANGES, origin_digest).read()[1]
+    return Journal(index_dir / version / CHANGES, origin_digest).read()[1]
 
 
 def read_encoder_name(index_dir: Path) -> str:
@@ -305,11 +200,11 @@ def read_active(index_dir: Path) -> str:
     """
     path = index_dir / ACTIVE
     if not path.is_file():
-        raise MissingArtifactError("index", index_dir, command=_command(index_dir))
+        raise MissingArtifactError("index", index_dir, command=build_command(index_dir))
     version = path.read_text(encoding="utf-8", errors="replace").strip()
     if not _VERSION.fullmatch(version):
         detail = f"names no version of the index: {version[:40]!r}"
-        raise CorruptArtifactError(path, detail, remedy=f"build the index again with `{_command(index_dir)}`")
+        raise CorruptArtifactError(path, detail, remedy=f"build the index again with `{build_command(index_dir)}`")
     return version
 
 
@@ -334,13 +229,14 @@ def pad(popularity: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
     return np.concatenate([popularity, np.zeros(rows - len(popularity), dtype=np.int64)])
 
 
+def build_command(index_dir: Path) -> str:
+    """The command that builds an index anew."""
+    return f"softrec index {index_dir.parent}"
+
+
 def _point_to(index_dir: Path, version: str) -> None:
     write_file(index_dir / ACTIVE, f"{version}\n".encode())
 
 
 def _names(index_dir: Path) -> list[str]:
     return [path.name for path in index_dir.iterdir()] if index_dir.is_dir() else []
-
-
-def _command(index_dir: Path) -> str:
-    return f"softrec index {index_dir.parent}"

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from index.catalog import Catalog
 from index.errors import SoftrecError
 from index.live import LiveIndex
+from index.loading import LoadedIndex
 from index.ranking import Ranker
-from index.store import LoadedIndex
 from index.trie_store import TitleSpelling
 from serving.candidates import CandidateSelector
 from serving.schema import IndexUsed

@@ -10,8 +10,9 @@ from index.catalog import read_catalog, write_catalog
 from index.encoder import open_encoder
 from index.grounding import Grounder
 from index.items import read_items
+from index.loading import load_active
 from index.popularity import count_popularity
-from index.store import build_index, load_active
+from index.store import build_index
 from index.workspace import ShopSettings, Workspace
 from training.interactions import load_interactions, read_interactions, write_interactions
 from training.progress import Silence

@@ -13,8 +13,9 @@ from index.choice import RECALL_FLOOR, SearchKind, describe_search
 from index.encoder import TitleEncoder, open_encoder
 from index.errors import MismatchError, MissingArtifactError
 from index.journal import Journal
+from index.loading import LoadedIndex, load_origin
 from index.popularity import count_popularity
-from index.store import LoadedIndex, build_index, load_origin
+from index.store import build_index
 from index.workspace import Workspace
 from training.base_model import locate_base
 from training.interactions import load_interactions

@@ -9,8 +9,9 @@ from index.catalog import Catalog
 from index.encoder import SentenceTransformerEncoder, TitleEncoder, open_encoder
 from index.errors import CorruptArtifactError, MismatchError, SoftrecError
 from index.items import read_items
+from index.loading import load_active
 from index.popularity import count_popularity
-from index.store import build_index, list_versions, load_active, read_encoder_name
+from index.store import build_index, list_versions, read_encoder_name
 
 TITLES = [
     "Toy Story (1995)",

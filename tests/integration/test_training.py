@@ -13,7 +13,7 @@ import pytest
 
 from index.encoder import open_encoder
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError, SoftrecError
-from index.store import load_active
+from index.loading import load_active
 from index.workspace import Workspace
 from tests.notes import Notes
 from tests.shop import SETTINGS

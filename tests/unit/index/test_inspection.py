@@ -14,8 +14,8 @@ from index.grounding import Grounder
 from index.inspection import Check, inspect_index
 from index.journal import Position
 from index.live import advance
+from index.loading import LoadedIndex
 from index.search import TitleSearch
-from index.store import LoadedIndex
 from tests.unit.index.letter_encoder import LetterEncoder
 
 SOUND = ("abc", "deffff", "ghi", "jjj", "klmno", "pppq", "rstu", "vw", "xyz", "bdfhjl", "aeiou", "zzzz")

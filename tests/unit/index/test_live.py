@@ -20,15 +20,8 @@ from index.errors import CorruptArtifactError, MismatchError, SoftrecError, Unkn
 from index.file_lock import file_lock
 from index.journal import Journal
 from index.live import LiveIndex
-from index.store import (
-    LoadedIndex,
-    activate,
-    build_index,
-    check_version,
-    list_versions,
-    load_active,
-    read_active,
-)
+from index.loading import LoadedIndex, load_active
+from index.store import activate, build_index, check_version, list_versions, read_active
 from index.workspace import ShopSettings, Workspace
 from tests.unit.index.letter_encoder import LetterEncoder
 

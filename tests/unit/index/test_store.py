@@ -12,7 +12,8 @@ from index.artifact import write_artifact
 from index.catalog import Catalog, Item
 from index.choice import build_search, write_search
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError
-from index.store import ACTIVE, activate, build_index, encode_titles, list_versions, load_active, read_encoder_name
+from index.loading import load_active
+from index.store import ACTIVE, activate, build_index, encode_titles, list_versions, read_encoder_name
 from tests.unit.index.letter_encoder import LetterEncoder
 
 CATALOG = Catalog.from_items(
