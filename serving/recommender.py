@@ -184,6 +184,8 @@ class Recommender:
             [ranked] = await asyncio.get_running_loop().run_in_executor(
                 self._grounding_thread, lambda: rank([written], k, adapter.ranking, allowed=candidates.rows)
             )
+        if adapter.hallucinated(written, ranked.grounding):
+            draft.degraded.append(Degraded.HALLUCINATED_TITLE)
         return ranked_items(ranked, written, adapter.ranking, candidates, k)
 
 
