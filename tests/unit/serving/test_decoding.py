@@ -84,11 +84,13 @@ async def test_a_narrow_beam_is_filled_up_with_neighbours_that_say_so(rig: Rig) 
     assert len({item.item_id for item in items}) == 5
 
 
-async def test_an_empty_filter_asks_nobody_to_write_in_an_empty_catalog(rig: Rig) -> None:
-    rig.decode(EVERY_TITLE, LIKELIHOOD)
+@pytest.mark.parametrize("decoding", [EVERY_TITLE, Decoding("greedy", 42)])
+async def test_where_nothing_may_be_given_nobody_is_asked_to_write(rig: Rig, decoding: Decoding) -> None:
+    rig.decode(decoding, LIKELIHOOD)
     request = RecommendRequest(history=["i8"], filters=Filters(category=["nope"]))
     answer = await rig.service.recommender.recommend(request, request_id="r", record=False)
     assert (answer.items, answer.degraded) == ([], [Degraded.FEWER_THAN_K])
+    assert rig.engine.prompts == []
 
 
 async def test_a_fusion_reads_what_was_written_and_scores_the_rest_too(rig: Rig) -> None:
