@@ -113,6 +113,8 @@ class Degraded(StrEnum):
     * `unknown_history`: there is a history, but none of it is in the catalog; the items are by popularity.
     * `empty_generation`: the model wrote no title; the items are by popularity.
     * `history_cache_unavailable`: Redis did not answer; the event store did.
+    * `hallucinated_title`: the best title that the model wrote lies so far from the catalog that it probably means no
+      item of it; the items are its nearest all the same.
     * `fewer_than_k`: the filters and exclusions left fewer than `k` items.
     * `index_outdated`: the workspace holds another catalog, or a damaged journal or index version, that cannot be taken
       up, or a full disk keeps its newest state from being prepared; the items are of the catalog in memory.
@@ -122,6 +124,7 @@ class Degraded(StrEnum):
     UNKNOWN_HISTORY = "unknown_history"
     EMPTY_GENERATION = "empty_generation"
     HISTORY_CACHE_UNAVAILABLE = "history_cache_unavailable"
+    HALLUCINATED_TITLE = "hallucinated_title"
     FEWER_THAN_K = "fewer_than_k"
     INDEX_OUTDATED = "index_outdated"
 
