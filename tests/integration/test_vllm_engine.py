@@ -309,6 +309,22 @@ async def test_a_cancelled_search_leaves_nothing_running(engine, tries) -> None:
     assert (await search(engine, tries.open_titles(), "a@1", width=1, k=1, name="after")).titles
 
 
+async def test_a_search_cancelled_while_a_request_is_handed_over_leaves_none(engine, tries, monkeypatch) -> None:
+    """The engine has the request already, the search does not know it yet."""
+    add_request = engine._llm.add_request
+
+    async def add_slowly(*args, **kwargs):
+        outputs = await add_request(*args, **kwargs)
+        await asyncio.sleep(10)
+        return outputs
+
+    monkeypatch.setattr(engine._llm, "add_request", add_slowly)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await search(engine, tries.open_titles(), "a@1", name="handed-over")
+    assert engine._llm.get_num_unfinished_requests() == 0
+
+
 async def test_a_killed_engine_is_named_and_a_bad_adapter_leaves_no_process(
     engine, tiny_model: TinyModel, tries: TitleTries
 ) -> None:
