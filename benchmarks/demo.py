@@ -24,7 +24,7 @@ def main() -> None:
         shop, table = str(Path(temporary) / "shop"), Path(temporary) / "evaluation.json"
         stage = run_stage("demo", ["demo", shop, "--no-serve", "--json", str(table)])
         rows = json.loads(table.read_bytes())
-        report([stage], hr10={row["method"]: round(row["HR@10"], 4) for row in rows})
+        report([stage], hr10={f"{row['method']} {row['ranking']}": round(row["HR@10"], 4) for row in rows})
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from index.grounding import Grounder, Grounding, Ranking
 from index.popularity import popularity_order
 from index.ranking_choice import FusionWeights, RankingChoice
 
+_BLOCK = 4096  # rows whose vectors are copied at once
 POOL = 50  # nearest and most popular rows that a fusion looks at beside the titles written
 
 
@@ -231,8 +232,11 @@ class Ranker:
 
     def _distances(self, near: Ranking, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """L2 distance of some rows to the best title, float32 [n]."""
-        difference = self._grounder.index.vectors(rows).astype(np.float64) - near.vector
-        distances: NDArray[np.float32] = np.sqrt(np.einsum("nd,nd->n", difference, difference)).astype(np.float32)
+        distances = np.empty(len(rows), dtype=np.float32)
+        for begin in range(0, len(rows), _BLOCK):
+            block = rows[begin : begin + _BLOCK]
+            difference = self._grounder.index.vectors(block).astype(np.float64) - near.vector
+            distances[begin : begin + _BLOCK] = np.sqrt(np.einsum("nd,nd->n", difference, difference))
         return distances
 
 

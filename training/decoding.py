@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from index.ranking import Written
+from index.ranking import POOL, Written
 from index.trie import TitleTrie
 from training.adapter import DecodingMode
 from training.dataset import Dataset
@@ -24,7 +24,6 @@ from training.generation.beam import Generation
 from training.generation.sampling import sample
 from training.generation.title_beam import TitleList, write_best_titles, write_titles
 from training.generation.title_writer import TitleWriter
-from training.metrics import CUTOFFS
 from training.parallel.processes import Processes
 from training.progress import Progress
 from training.settings import TrainSettings
@@ -33,7 +32,7 @@ from training.windows import Window
 OfflineMode = DecodingMode | Literal["exact"]
 OFFLINE_MODES: tuple[OfflineMode, ...] = (*get_args(DecodingMode), "exact")
 
-LISTED = max(CUTOFFS)  # titles of the catalog that are kept per prompt
+LISTED = POOL  # titles of the catalog that are kept per prompt: what a fusion looks at, here as in serving
 
 
 class Decoder:

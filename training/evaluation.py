@@ -24,7 +24,7 @@ from training.adapter import Adapter, Decoding, read_adapter
 from training.dataset import Dataset, check_trained_on, load_dataset
 from training.decoding import Decoder, OfflineMode
 from training.fusion import fit_fusion
-from training.judge import find_position, judge
+from training.judge import Verdict, find_position, judge
 from training.language_model import load_base, read_merged
 from training.metrics import Interval, UserBootstrap, hits, metric_table
 from training.mode_choice import WIDTHS
@@ -37,7 +37,6 @@ POPULARITY = "popularity"
 
 Mode = tuple[OfflineMode | None, RankingMode]  # None: greedy for l2, the constrained beam for the others
 
-ALL_RANKINGS: tuple[Mode, ...] = ((None, "l2"), (None, "likelihood"), (None, "fusion"))
 PAPERS: tuple[Mode, ...] = (("greedy", "l2"),)  # to compare trainings: nothing chosen per adapter
 
 
@@ -99,6 +98,7 @@ def evaluate_adapters(
     progress: Progress,
     *,
     modes: Sequence[Mode] = (),
+    with_served: bool = False,
 ) -> list[Evaluation]:
     """Evaluate popularity and the named adapters on the same test windows.
 
@@ -106,6 +106,7 @@ def evaluate_adapters(
         names: adapters' names; "base" stands for the bare base model.
         grounder: of the shop's index.
         modes: how to decode and rank; none: as each adapter's manifest says.
+        with_served: evaluate the manifest's mode too, where it is none of the modes.
 
     Returns:
         Popularity first, then the adapters in order, each in every mode. Positions also go to
@@ -123,7 +124,7 @@ def evaluate_adapters(
     if names:
         bench = _Bench(workspace, dataset, settings, grounder, progress, bootstrap)
         for name in names:
-            evaluations += bench.evaluate(name, adapters.get(name), modes)
+            evaluations += bench.evaluate(name, adapters.get(name), modes, with_served=with_served)
     return evaluations
 
 
@@ -170,7 +171,9 @@ class _Bench:
         # of the training histories: the index's own counts know the test period
         self._ranker = Ranker(grounder, count_rows(dataset.split.histories, len(grounder.catalog)))
 
-    def evaluate(self, name: str, adapter: Adapter | None, modes: Sequence[Mode]) -> list[Evaluation]:
+    def evaluate(
+        self, name: str, adapter: Adapter | None, modes: Sequence[Mode], *, with_served: bool
+    ) -> list[Evaluation]:
         """Evaluate one adapter, or without one the bare base, in every mode."""
         base = self._dataset.base.path
         model = load_base(base, precision=self._settings.precision, device=self._processes.device)
@@ -179,19 +182,23 @@ class _Bench:
         ranking = adapter.facts.ranking if adapter else BY_DISTANCE
         limit = adapter.facts.hallucination_distance if adapter else None
         written: dict[OfflineMode, list[Written]] = {}  # each decoding once, whatever ranks it
-        found = []
-        for decoding, wanted in modes or [(served.mode, ranking.mode)]:
-            mode: OfflineMode = decoding or ("greedy" if wanted == "l2" else "constrained_beam")
+        found: list[tuple[OfflineMode, RankingChoice, Verdict]] = []
+
+        def judge_mode(mode: OfflineMode, choice: RankingChoice | None) -> None:
             width = served.width if mode == served.mode else max(WIDTHS)
             if mode not in written:
                 written[mode] = self._decode(model, self._dataset.split.test, mode, width, f"evaluate {name}: {mode}")
-            if wanted == ranking.mode and (not modes or (wanted == "fusion" and mode == served.mode)):
-                choice = ranking
-            elif wanted == "fusion":
-                choice = self._fit(model, mode, width, name)
-            else:
-                choice = RankingChoice(wanted)  # l2 as in the paper, whatever gamma is served
+            choice = choice or self._fit(model, mode, width, name)
             found.append((mode, choice, judge(written[mode], self._targets, self._ranker, choice)))
+
+        for decoding, wanted in modes:
+            mode: OfflineMode = decoding or ("greedy" if wanted == "l2" else "constrained_beam")
+            if wanted == "fusion":
+                judge_mode(mode, ranking if (mode, wanted) == (served.mode, ranking.mode) else None)
+            else:
+                judge_mode(mode, RankingChoice(wanted))  # l2 as in the paper, whatever gamma is served
+        if not modes or (with_served and (served.mode, ranking) not in [(mode, choice) for mode, choice, _ in found]):
+            judge_mode(served.mode, ranking)
         own = next((v.positions for mode, choice, v in found if choice.mode == "likelihood" and mode != "greedy"), None)
         evaluations = []
         for mode, choice, verdict in found:

@@ -24,7 +24,8 @@ GAMMAS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)  # BIGRec's pop
 _RIDGE = 1e-3  # per window, on features of unit spread
 _LEAST = 10  # windows whose target must be among the candidates
 _STEPS = 50
-_LIKELIHOOD = np.array([1.0, 0.0, 0.0, 10.0])  # what ranks by likelihood: written titles first
+# what ranks by likelihood: written titles first, the others by distance, which hardly moves the written ones
+_LIKELIHOOD = np.array([1.0, 1e-3, 0.0, 10.0])
 _SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # of the fitted weights in a blend with those
 
 Choices = list[tuple[NDArray[np.float64], int]]  # one per window: features [n, 4], the place of the target
@@ -58,7 +59,7 @@ def fit_fusion(ranker: Ranker, grounder: Grounder, written: Sequence[Written], t
 def _gain(choices: Choices, weights: NDArray[np.float64]) -> float:
     """Sum of NDCG@10 over the windows whose target is among the candidates."""
     scores = [(features @ weights, place) for features, place in choices]
-    places = [int(np.count_nonzero(score > score[place])) for score, place in scores]
+    places = [int(np.count_nonzero(score >= score[place])) - 1 for score, place in scores]  # ties count against it
     return float(gains(np.array(places), 10).sum())
 
 

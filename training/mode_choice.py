@@ -26,7 +26,7 @@ from training.windows import Window
 
 WIDTHS = (10, 20)  # beams of the constrained modes that are tried
 
-_MOST_FOR_GAMMA = 100_000  # rows: BIGRec's form costs a pass over the catalog per request
+_MOST_FOR_GAMMA = 20_000  # rows: BIGRec's form costs a pass over the catalog per request, about 1 ms per thousand
 
 Decode = Callable[[DecodingMode, int], list[Written]]
 Fit = Callable[[NDArray[np.int64]], RankingChoice]  # from the numbers of some windows

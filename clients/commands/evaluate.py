@@ -55,7 +55,7 @@ def evaluate_shop(
     progress = open_progress()
     grounder = open_index(workspace, progress).grounder
     settings = settings_of(workspace, chosen, assignments)
-    evaluations = evaluate_adapters(workspace, chosen, settings, grounder, progress, modes=modes)
+    evaluations = evaluate_adapters(workspace, chosen, settings, grounder, progress, modes=modes, with_served=True)
     content = [evaluation.to_json() for evaluation in evaluations]
     show_evaluations(content)
     write_json(workspace.reports_dir / "evaluation.json", content)

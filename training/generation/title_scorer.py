@@ -59,7 +59,7 @@ class TitleScorer:
 
     def __init__(self, model: Any, trie: TitleTrie) -> None:
         self._model, self._trie = model, trie
-        self._pieces = tuple(_cut(trie, next(model.parameters()).device))
+        self._device = next(model.parameters()).device
 
     def score(
         self,
@@ -81,13 +81,14 @@ class TitleScorer:
         Raises:
             TrainingError: the model's attention cannot keep titles apart.
         """
+        pieces = tuple(_cut(self._trie, self._device))
+        deepest = max(len(piece.levels) for piece in pieces)
         for begin in range(0, len(prompts), batch_size):
             batch = prompts[begin : begin + batch_size]
             with torch.inference_mode():
-                deepest = max(len(piece.levels) for piece in self._pieces)
                 trees = TokenTrees(self._model, batch, most_tokens=deepest)
                 first = trees.read_prompts()[:, 0]  # [P, V]
-                scores = torch.cat([_score_piece(trees, first, piece) for piece in self._pieces], dim=1)
+                scores = torch.cat([_score_piece(trees, first, piece) for piece in pieces], dim=1)
             yield from scores.cpu().numpy()
             advance(len(batch))
 
@@ -120,19 +121,18 @@ def _cut(trie: TitleTrie, device: torch.device) -> Iterator[_Piece]:
     inner = nodes[~trie.is_title(nodes)]
     began = np.cumsum(np.bincount(trie.begin[inner], minlength=len(trie.rows)))  # inner nodes up to each title
     cuts = np.flatnonzero(np.diff(began // _NODES)) + 1
-    bounds = [0, *cuts.tolist(), len(trie.rows)]
+    bounds, parents = [0, *cuts.tolist(), len(trie.rows)], trie.parents()
     for begin, end in pairwise(bounds):
-        yield _piece(trie, range(begin, end), device)
+        yield _piece(trie, parents, range(begin, end), device)
 
 
-def _piece(trie: TitleTrie, leaves: range, device: torch.device) -> _Piece:
+def _piece(trie: TitleTrie, parents: NDArray[np.int32], leaves: range, device: torch.device) -> _Piece:
     nodes = np.flatnonzero((trie.begin < leaves.stop) & (trie.end > leaves.start))[1:]  # the root is everyone's
     place_of = np.zeros(len(trie), dtype=np.int64)  # inner nodes from 1, the root 0
     inner = nodes[~trie.is_title(nodes)]
     place_of[inner] = np.arange(1, len(inner) + 1)
     number_of = np.full(len(trie), -1, dtype=np.int64)
     number_of[nodes] = np.arange(len(nodes))
-    parents = trie.parents()
 
     levels, ancestors = [], []
     begin, chain = 0, np.empty((1, 0), dtype=np.int64)  # chain: [places of a level, depth], here of the root alone
@@ -150,9 +150,10 @@ def _piece(trie: TitleTrie, leaves: range, device: torch.device) -> _Piece:
             ancestors.append(torch.from_numpy(chain).to(device))
         begin = end
 
-    ends = np.empty(len(leaves), dtype=np.int64)
-    for node in nodes[trie.is_title(nodes)]:
-        ends[trie.begin[node] - leaves.start : trie.end[node] - leaves.start] = number_of[node]
+    titles = nodes[trie.is_title(nodes)]
+    titles = titles[np.argsort(trie.begin[titles], kind="stable")]
+    first, last = np.maximum(trie.begin[titles], leaves.start), np.minimum(trie.end[titles], leaves.stop)
+    ends = np.repeat(number_of[titles], last - first)
     return _Piece(
         leaves=leaves,
         tokens=_tensor(trie.tokens[inner], device),

@@ -11,6 +11,7 @@ from index.catalog import Catalog, Item
 from index.flat import FlatIndex
 from index.grounding import Grounder
 from index.ranking import Ranker, Written
+from index.ranking_choice import RankingChoice
 from tests.unit.index.letter_encoder import LetterEncoder
 from training.fusion import _likelihood, fit_fusion, maximise_likelihood
 
@@ -60,5 +61,6 @@ def test_a_model_that_knows_is_believed_and_without_evidence_likelihood_stands(w
     weights = fit_fusion(ranker, grounder, written, [int(order[0]) for order in orders])
     assert weights.log_prob > 0
     if windows < 10:
-        assert (weights.log_prob, weights.distance, weights.popularity) == (1, 0, 0)
-        assert weights.unwritten == 10
+        choices = (RankingChoice("fusion", weights), RankingChoice("likelihood"))
+        fused, by_likelihood = (ranker.rank(written, 5, choice) for choice in choices)
+        assert [ranked.rows.tolist() for ranked in fused] == [ranked.rows.tolist() for ranked in by_likelihood]
