@@ -57,7 +57,7 @@ class Source(StrEnum):
 
     * `generated`: the model wrote it, or what it wrote was grounded to it.
     * `neighbour`: the model's titles did not fill the list; it lies near the best of them.
-    * `popularity`: the model had no part in it.
+    * `popularity`: it is popular. The model wrote neither it nor anything near it.
     """
 
     GENERATED = "generated"
@@ -202,7 +202,7 @@ class RecommendedItem(_Answer):
     score: float = Field(description="Higher is better; its meaning is `score_type`.")
     score_type: ScoreType
     source: Source
-    grounding: Grounding | None = Field(description="Null when the item was not generated.")
+    grounding: Grounding | None = Field(description="Null where `source` is `popularity`.")
 
 
 class Experiment(_Answer):
