@@ -87,7 +87,7 @@ class TitleBeams:
         self._followed: set[Path] = set()
         self._found: list[_Beam] = []  # titles, best first
         self._best_cut = math.inf  # least cost of what was given up though it was within the bound
-        if len(titles.next_tokens(titles.start)):
+        if titles.count_next(titles.start):
             self._begin([_Beam(0.0, (), titles.start)])
         self.wanted: dict[Path, Place] = {beam.path: beam.place for beam in self._beams}
 
@@ -105,7 +105,7 @@ class TitleBeams:
         beam = self._beam_at(path)
         if not next_tokens:
             raise KeyError(f"nothing was told of what may follow {path}")
-        if len(next_tokens) < len(self._titles.next_tokens(beam.place)):  # the others are no better than the last
+        if len(next_tokens) < self._titles.count_next(beam.place):  # the others are no better than the last
             self._best_cut = min(self._best_cut, beam.cost - next_tokens[-1][1])
         children = []
         for token, log_prob in next_tokens:

@@ -158,8 +158,8 @@ class Admitted:
     trie: TitleTrie
     _counts: NDArray[np.int32]  # [L + 1], allowed titles before each place
 
-    def __call__(self, nodes: Nodes) -> NDArray[np.bool_]:
-        """Whether each of these nodes leads to an allowed title: bool [n]."""
+    def __call__(self, nodes: Nodes | slice) -> NDArray[np.bool_]:
+        """Whether each of these nodes leads to an allowed title: bool [n], a new array."""
         leads: NDArray[np.bool_] = self._counts[self.trie.end[nodes]] > self._counts[self.trie.begin[nodes]]
         return leads
 

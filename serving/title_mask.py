@@ -163,7 +163,7 @@ class TitleMask:
         admitted = None
         if filter_file is not None:
             admitted = Admitted(trie, _kept(self._filters, filter_file, _MOST_FILTERS, _read_counts))
-        return Segment(trie, admitted, frozenset(closed))
+        return Segment(trie, admitted, np.array(closed, dtype=np.int64))
 
 
 def _kept(store: OrderedDict[str, _T], path: str, most: int, read: Callable[[Path], _T]) -> _T:

@@ -123,6 +123,7 @@ def test_what_is_open_is_what_brute_force_leaves(titles: Titles, data: st.DataOb
             place = open_titles.follow(place, token)
         following = sorted({title[len(prefix)] for title in left if title[: len(prefix)] == prefix and title != prefix})
         assert open_titles.next_tokens(place).tolist() == following
+        assert open_titles.count_next(place) == len(following)
         assert open_titles.is_title(place) == (prefix in left) or not prefix
         with pytest.raises(KeyError, match="may not follow"):
             open_titles.follow(place, VOCABULARY)
