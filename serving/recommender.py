@@ -110,7 +110,7 @@ class Recommender:
         if not history.titles:
             label = Degraded.UNKNOWN_HISTORY if history.unknown else Degraded.NO_HISTORY
             draft.fall_back(_most_popular(view, candidates, request.k), ArmReason.NO_HISTORY, label)
-        else:
+        elif candidates.rows.any():  # else nothing that a model writes could be given
             waiting = time.perf_counter()
             async with self._admission.place():
                 draft.note_time("queue", since=waiting)
@@ -177,8 +177,6 @@ class Recommender:
         k: int,
         view: ServedView,
     ) -> list[RecommendedItem]:
-        if not candidates.rows.any():
-            return []
         with draft.timed("ground"):
             rank = view.ranker.rank
             [ranked] = await asyncio.get_running_loop().run_in_executor(
@@ -188,8 +186,8 @@ class Recommender:
 
 
 def _titles(adapter: ServedAdapter, candidates: Candidates, view: ServedView) -> StoredTitles | None:
-    """What the adapter may write, if it is confined to the catalog and anything is left."""
-    if not adapter.writes_in_catalog or not candidates.rows.any():
+    """What the adapter may write, if it is confined to the catalog."""
+    if not adapter.writes_in_catalog:
         return None
     return view.tries[adapter.renderer.spelling_digest].open_titles(candidates.filtered, candidates.excluded)
 

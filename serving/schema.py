@@ -227,7 +227,7 @@ class HistoryUsed(_Answer):
     """What became of the history's entries: used + dropped + unknown is their number."""
 
     source: HistorySource
-    used: int = Field(ge=0, description="Entries that the model read (0 when popularity answered).")
+    used: int = Field(ge=0, description="Entries that the model read (0 when popularity answered, or nothing could).")
     dropped: int = Field(ge=0, description="Known entries that the model did not read: the oldest, beyond the prompt.")
     unknown: int = Field(ge=0, description="Entries that are neither an item id nor a title of the catalog.")
 

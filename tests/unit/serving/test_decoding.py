@@ -84,11 +84,15 @@ async def test_a_narrow_beam_is_filled_up_with_neighbours_that_say_so(rig: Rig) 
     assert len({item.item_id for item in items}) == 5
 
 
-async def test_an_empty_filter_asks_nobody_to_write_in_an_empty_catalog(rig: Rig) -> None:
-    rig.decode(EVERY_TITLE, LIKELIHOOD)
+@pytest.mark.parametrize("decoding", [EVERY_TITLE, Decoding("greedy", 42)])
+async def test_where_no_item_passes_nobody_waits_and_nothing_is_written(rig: Rig, decoding: Decoding) -> None:
+    rig.decode(decoding, LIKELIHOOD)
     request = RecommendRequest(history=["i8"], filters=Filters(category=["nope"]))
-    answer = await rig.service.recommender.recommend(request, request_id="r", record=False)
+    async with rig.admission.place(), rig.admission.place():  # all there are
+        answer = await rig.service.recommender.recommend(request, request_id="r", record=False)
     assert (answer.items, answer.degraded) == ([], [Degraded.FEWER_THAN_K])
+    assert rig.engine.prompts == []
+    assert (answer.history.used, answer.history.dropped, answer.usage.completion_tokens) == (0, 1, 0)
 
 
 async def test_a_fusion_reads_what_was_written_and_scores_the_rest_too(rig: Rig) -> None:
