@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from index.catalog import Catalog
@@ -34,11 +34,13 @@ class Decoded:
         written: the titles; None where the model wrote none, or only blanks.
         ids: tokens of the best one, the end token included.
         completion_tokens: written in all, whatever became of them.
+        unconfined: the search inside the catalog had nothing to find, and the titles were written freely.
     """
 
     written: Written | None
     ids: tuple[int, ...]
     completion_tokens: int
+    unconfined: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,21 @@ class Decoder:
         Args:
             k: how many items the answer will have; a confined search looks for no more, if no ranking reads more.
             titles: what may be given, for a search inside the catalog. Where all that is too long to be written, or
-                None is given, the mode is greedy: what it writes is tied to the catalog by distance.
+                None is given, the mode is greedy, and `unconfined` says so: what it writes is tied to it by distance.
 
         Raises:
             UnknownAdapterError, EngineUnavailableError, ValueError: see `Engine.generate`.
         """
-        mode, width = self.decoding.mode, self.decoding.width
-        if mode == "constrained_beam" and titles is not None:
+        if self.decoding.mode != "constrained_beam":
+            return await self._write_freely(prompt_ids, request_id)
+        if titles is not None:
             found = await self._write_in_catalog(prompt_ids, titles, k, catalog, request_id)
             if found.written is not None:
                 return found
+        return replace(await self._write_freely(prompt_ids, request_id), unconfined=True)
+
+    async def _write_freely(self, prompt_ids: Sequence[int], request_id: str) -> Decoded:
+        mode, width = self.decoding.mode, self.decoding.width
         if mode == "beam":
             best = await self._search_freely(prompt_ids, request_id)
             return self._decoded([best], tokens=len(best.ids))

@@ -161,6 +161,8 @@ class Recommender:
                 request_id=draft.request_id,
             )
         written = decoded.written
+        if decoded.unconfined:
+            draft.degraded.append(Degraded.UNCONFINED)
         draft.titles_used = prompt.used
         draft.prompt_tokens, draft.completion_tokens = len(prompt.ids), decoded.completion_tokens
         if request.explain:

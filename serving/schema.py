@@ -112,6 +112,8 @@ class Degraded(StrEnum):
     * `no_history`: the user has no history at all; the items are by popularity.
     * `unknown_history`: there is a history, but none of it is in the catalog; the items are by popularity.
     * `empty_generation`: the model wrote no title; the items are by popularity.
+    * `unconfined`: the adapter writes titles of the catalog only, but all that may be given are too long to be written;
+      it wrote freely, and the items are near what it wrote.
     * `history_cache_unavailable`: Redis did not answer; the event store did.
     * `fewer_than_k`: the filters and exclusions left fewer than `k` items.
     * `index_outdated`: the workspace holds another catalog, or a damaged journal or index version, that cannot be taken
@@ -121,6 +123,7 @@ class Degraded(StrEnum):
     NO_HISTORY = "no_history"
     UNKNOWN_HISTORY = "unknown_history"
     EMPTY_GENERATION = "empty_generation"
+    UNCONFINED = "unconfined"
     HISTORY_CACHE_UNAVAILABLE = "history_cache_unavailable"
     FEWER_THAN_K = "fewer_than_k"
     INDEX_OUTDATED = "index_outdated"
