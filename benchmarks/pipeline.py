@@ -49,7 +49,11 @@ def main() -> None:
             run_stage("evaluate", ["evaluate", shop, "sft", "soft", "--json", str(table)]),
         ]
         rows = json.loads(table.read_bytes())
-        report(stages, dataset=arguments.dataset, hr10={f"{row['method']} {row['ranking']}": round(row["HR@10"], 4) for row in rows})
+        report(
+            stages,
+            dataset=arguments.dataset,
+            hr10={f"{row['method']} {row['ranking']}": round(row["HR@10"], 4) for row in rows},
+        )
 
 
 if __name__ == "__main__":
