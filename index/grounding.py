@@ -95,6 +95,8 @@ class Grounder:
         queries = self._vectors_of(generations, matches)
         searched = _reach(k, allowed)
         near_distances, near_rows = self.index.search(queries, max(searched, 2), threads=threads)
+        for number, match in enumerate(matches):  # which an approximate search may have missed
+            near_rows[number], near_distances[number] = _put_first(match, near_rows[number], near_distances[number])
         rankings = []
         short = self._search_again_where_short(queries, near_rows, k, allowed, threads)
         for number, (text, match) in enumerate(zip(generations, matches, strict=True)):
@@ -163,7 +165,7 @@ def _reach(k: int, allowed: NDArray[np.bool_] | None) -> int:
 
 def _ground(text: str, match: int | None, distances: NDArray[np.float32], rows: NDArray[np.int64]) -> Grounding:
     row = int(rows[0]) if match is None else match
-    distance = float(distances[0])  # of an exact match: 0, whichever row the tie put first
+    distance = float(distances[0])
     margin = float(distances[1]) - distance if len(rows) > 1 else None
     return Grounding(text, "nearest" if match is None else "exact", row, distance, margin)
 

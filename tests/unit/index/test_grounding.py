@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 from index.catalog import Catalog, Item
 from index.flat import FlatIndex
 from index.grounding import Grounder
+from index.search import Mask, Rows, Vectors
 from tests.unit.index.letter_encoder import LetterEncoder
 
 words = st.text("abc", min_size=1, max_size=4)
@@ -66,6 +69,23 @@ def test_a_filter_ranks_as_a_catalog_of_the_allowed_titles_would(data: st.DataOb
     assert filtered.rows.tolist() == free.rows[kept][:k].tolist()
     assert filtered.distances.tolist() == free.distances[kept][:k].tolist()
     assert filtered.grounding == free.grounding
+
+
+def test_an_exact_title_that_an_approximate_search_misses_is_0_away() -> None:
+    """The search does not find aa, whether all titles are allowed or some."""
+
+    class Missing(FlatIndex):
+        def search(self, queries: Vectors, k: int, *, allowed: Mask | None = None, threads: int = 1) -> Any:
+            seen = np.array([True, False, True, True]) & (True if allowed is None else allowed)
+            return super().search(queries, k, allowed=seen, threads=threads)
+
+    titles = ["a", "aa", "aaa", "aaaaa"]
+    catalog = Catalog.from_items(Item(title, title) for title in titles)
+    grounder = Grounder(catalog, Missing(FlatIndex.build(LetterEncoder().encode(titles)).storage), LetterEncoder())
+    for allowed in (None, np.array([True, True, True, False])):
+        [ranking] = grounder.rank(["aa"], 2, allowed=allowed)
+        assert (ranking.grounding.match, ranking.grounding.distance, ranking.grounding.margin) == ("exact", 0.0, 1.0)
+        assert (ranking.rows.tolist(), ranking.distances.tolist()) == ([1, 0], [0.0, 1.0])
 
 
 def test_unknown_texts_are_encoded_once_and_together() -> None:
