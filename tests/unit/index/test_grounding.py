@@ -71,6 +71,26 @@ def test_a_filter_ranks_as_a_catalog_of_the_allowed_titles_would(data: st.DataOb
     assert filtered.grounding == free.grounding
 
 
+@pytest.mark.parametrize(("hidden", "reach"), [(0, 20), (1, 21), (10, 30), (40, 40), (200, 56), (201, 2)])
+def test_a_search_reaches_past_hidden_titles_no_further_than_they_are_many(hidden: int, reach: int) -> None:
+    """For 20 of 400 titles: 40 hidden ones are 2 of 20 if they lie anywhere, so twice that and 16 are looked past.
+
+    Those that lie farthest are hidden, so one search is enough, unless more than half are hidden.
+    """
+    titles = ["a" * n for n in range(1, 401)]
+    grounder, asked = make_grounder(titles), list[int]()
+    search = grounder.index.search
+
+    def noted(queries: Vectors, k: int, **options: Any) -> tuple[Vectors, Rows]:
+        asked.append(k)
+        return search(queries, k, **options)
+
+    grounder.index.search = noted  # type: ignore[method-assign]
+    allowed = np.arange(400) < 400 - hidden
+    assert grounder.rank(["a"], 20, allowed=allowed)[0].rows.tolist() == list(range(20))
+    assert asked == ([reach] if hidden <= 200 else [reach, 20])
+
+
 def test_an_exact_title_that_an_approximate_search_misses_is_0_away() -> None:
     """The search does not find aa, whether all titles are allowed or some."""
 
