@@ -41,8 +41,9 @@ class ApproximateIndex:
 
     FAISS proposes k rows and some more; their distances are measured in the float32 vectors, which a `FlatIndex` keeps.
     So no distance is approximate, and no order among the rows found; what can happen is that a nearer row is missing.
+    The flat index also answers what is not answered here, and takes, with its coarse copy, 5 * dimension bytes per row.
 
-        kind    looks at                                            bytes per row beside the vectors
+        kind    looks at                                            bytes per row beside the flat index's
         hnsw    a graph over the flat index's own vectors           about 8 * 32
         ivf     a copy of the vectors in some of the lists          4 * dimension + 8
         sq      8-bit codes in some of the lists                    dimension + 8
