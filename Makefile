@@ -31,9 +31,11 @@ $(INSTALLED): $(LOCKS) pyproject.toml
 demo: setup  ## The whole story on a made-up shop, then the server (DIR=demo-shop; ARGS=--no-serve ends it)
 	$(BIN)/softrec demo $(or $(DIR),demo-shop) $(ARGS)
 
+# Two processes of one thread each: small models gain nothing from a second. A file's tests stay together, since files share
+# what is dear (engines, trained shops).
 test: setup  ## Linters, types, import contracts, then every test
 	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

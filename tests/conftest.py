@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests. Threads are set before anything heavy is imported: two cores, one job."""
+"""Fixtures shared by all tests. Threads are set before anything heavy is imported: two cores, one job or two of one."""
 
 from __future__ import annotations
 

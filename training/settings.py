@@ -47,7 +47,7 @@ class TrainSettings:
         precision: of the base model and the activations; LoRA weights and the optimizer stay fp32.
         quantization: "4bit" holds the frozen base in 4-bit NormalFloat (QLoRA, arXiv:2305.14314); needs bitsandbytes.
         checkpoint_every: updates between two checkpoints of the run; decides what a kill costs, never what comes out.
-        beams: beams of self-distillation and of the d_t probe; validation writes titles greedily, as they are served.
+        beams: beams of self-distillation and of the d_t probe; an epoch is chosen by greedy titles.
         length_penalty: beams are compared by log-probability / length ** length_penalty; 0 compares whole titles,
             1 favours long generic ones.
         decode_batch_size: prompts decoded at once.

@@ -51,6 +51,9 @@ def compare_adapters(
     write_json(workspace.reports_dir / f"compare-{first}-{second}.json", content)
     write_json(json_path, content)
     _show(comparisons, first, second)
+    for method in (by_method[first], by_method[second]):
+        if method.decoding:
+            say(f"{method.method} as it is served: {method.decoding}, ranked by {method.ranking}")
     say(f"report: {report_path}")
     return comparisons
 
