@@ -48,17 +48,17 @@ class FoundTitle:
 
 
 @dataclass(frozen=True)
-class SearchResult:
-    """The best titles found.
+class FoundTitles:
+    """The best titles of the catalog after a prompt, as far as a search found them.
 
     Attributes:
         titles: at most k, best first; ties by their tokens.
-        is_complete: no title that was not found can be better than the last of them, or there is no other. Else the
+        is_proven: no title that was not found can be better than the last of them, or there is no other. Else the
             width has cut something off that might be.
     """
 
     titles: tuple[FoundTitle, ...]
-    is_complete: bool
+    is_proven: bool
 
 
 @dataclass(order=True)
@@ -126,12 +126,12 @@ class TitleBeams:
         waiting = (*self._beams, *self._greedy)
         self.wanted = {beam.path: beam.place for beam in waiting if beam.path not in self._children}
 
-    def result(self) -> SearchResult:
+    def result(self) -> FoundTitles:
         """The best of what was found so far."""
         titles = tuple(
             FoundTitle(beam.path, -beam.cost, tuple(self._titles.rows(beam.place))) for beam in self._found[: self._k]
         )
-        return SearchResult(titles, is_complete=not self.wanted and self._best_cut >= self._bound)
+        return FoundTitles(titles, is_proven=not self.wanted and self._best_cut >= self._bound)
 
     @property
     def _bound(self) -> float:

@@ -34,12 +34,14 @@ class Decoded:
         written: the titles; None where the model wrote none, or only blanks.
         ids: tokens of the best one, the end token included.
         completion_tokens: written in all, whatever became of them.
+        is_proven: of a search inside the catalog: no better titles than these may be given; else None.
         unconfined: the search inside the catalog had nothing to find, and the titles were written freely.
     """
 
     written: Written | None
     ids: tuple[int, ...]
     completion_tokens: int
+    is_proven: bool | None = None
     unconfined: bool = False
 
 
@@ -116,7 +118,7 @@ class Decoder:
     async def _write_in_catalog(
         self, prompt_ids: Sequence[int], titles: StoredTitles, k: int, catalog: Catalog, request_id: str
     ) -> Decoded:
-        found = await self.engine.write_titles(
+        confined = await self.engine.write_titles(
             prompt_ids,
             titles,
             adapter_id=self.adapter_id,
@@ -125,15 +127,16 @@ class Decoder:
             max_new_tokens=self.renderer.max_new_tokens,
             request_id=request_id,
         )
+        found = confined.found
         rows = [(row, title.log_prob) for title in found.titles for row in title.rows]
         if not rows:
-            return Decoded(None, (), found.completion_tokens)
+            return Decoded(None, (), confined.completion_tokens)
         written = Written(
             tuple(catalog.titles[row] for row, _ in rows),
             tuple(log_prob for _, log_prob in rows),
             tuple(row for row, _ in rows),
         )
-        return Decoded(written, found.titles[0].path, found.completion_tokens)
+        return Decoded(written, found.titles[0].path, confined.completion_tokens, is_proven=found.is_proven)
 
     async def _search_freely(self, prompt_ids: Sequence[int], request_id: str) -> Generation:
         """The best of a plain beam search without length penalty, done as vLLM does: a request per beam and step."""

@@ -167,7 +167,12 @@ class Recommender:
         draft.prompt_tokens, draft.completion_tokens = len(prompt.ids), decoded.completion_tokens
         if request.explain:
             titles = [] if written is None else list(zip(written.texts, written.log_probs, strict=True))
-            draft.details = {"prompt_ids": prompt.ids, "generated_ids": decoded.ids, "titles": titles}
+            draft.details = {
+                "prompt_ids": prompt.ids,
+                "generated_ids": decoded.ids,
+                "titles": titles,
+                "is_proven": decoded.is_proven,
+            }
         return written
 
     async def _rank(

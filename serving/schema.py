@@ -165,7 +165,8 @@ class RecommendRequest(_Request):
         default=None, description="Give up with 504 after so many milliseconds; null takes the server's default."
     )
     explain: StrictBool = Field(
-        default=False, description="Keep the prompt's token ids and the generated text with the stored decision."
+        default=False,
+        description="Keep the prompt's token ids and the generated text with the stored decision.",
     )
 
     @model_validator(mode="after")

@@ -30,7 +30,7 @@ with warnings.catch_warnings():
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from serving.engine import Generation, TitleList
+from serving.engine import ConfinedGeneration, Generation
 from serving.errors import EngineStartError, EngineUnavailableError, UnknownAdapterError
 from serving.reaper import Reaper
 from serving.title_mask import ARGUMENT, FORCED
@@ -153,7 +153,7 @@ class VllmEngine:
         k: int,
         max_new_tokens: int,
         request_id: str,
-    ) -> TitleList:
+    ) -> ConfinedGeneration:
         """See `Engine.write_titles`. Without an adapter it waits as `generate` does."""
         self._check(prompt_ids, max_new_tokens)
         writing = TitleWriting(
@@ -169,8 +169,7 @@ class VllmEngine:
         )
         async with self._turn(adapter_id):
             with _naming_failures():
-                result = await writing.run()
-        return TitleList(result.titles, result.is_complete, writing.tokens)
+                return ConfinedGeneration(await writing.run(), writing.tokens)
 
     async def sample(
         self,

@@ -20,7 +20,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.output_processor import RequestOutputCollector
 
-from index.title_beams import NextTokens, Path, SearchResult, TitleBeams, next_tokens_needed
+from index.title_beams import FoundTitles, NextTokens, Path, TitleBeams, next_tokens_needed
 from serving.errors import EngineUnavailableError
 from serving.title_mask import ARGUMENT
 from serving.title_tries import StoredTitles
@@ -65,7 +65,7 @@ class TitleWriting:
         self._started = 0
         self.tokens = 0  # written by all requests together
 
-    async def run(self) -> SearchResult:
+    async def run(self) -> FoundTitles:
         try:
             while self._search.wanted:
                 await self._follow()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.open_titles import OpenTitles
-from index.title_beams import NextTokens, Path, SearchResult, TitleBeams, next_tokens_needed
+from index.title_beams import FoundTitles, NextTokens, Path, TitleBeams, next_tokens_needed
 from index.trie import TitleTrie
 
 END = 0
@@ -45,9 +45,7 @@ def told(seed: int, open_titles: OpenTitles, path: Path, n: int) -> NextTokens:
     return sorted(((token, log_probs(seed, path)[token]) for token in allowed), key=lambda entry: -entry[1])[:n]
 
 
-def drive(
-    seed: int, open_titles: OpenTitles, width: int, k: int, *, ahead: random.Random | None = None
-) -> SearchResult:
+def drive(seed: int, open_titles: OpenTitles, width: int, k: int, *, ahead: random.Random | None = None) -> FoundTitles:
     """Search as an engine would; with `ahead`, requests write on by some tokens before the search looks."""
     search = TitleBeams(open_titles, width=width, k=k)
     while search.wanted:
@@ -80,7 +78,7 @@ def test_a_wide_search_gives_exactly_the_best_open_titles(titles: Titles, seed: 
     for found_title in found.titles:
         assert found_title.log_prob == pytest.approx(score(seed, found_title.path))
         assert list(found_title.rows) == [row for row in open_rows if titles[row] == found_title.path]
-    assert found.is_complete
+    assert found.is_proven
 
 
 @given(catalogs, st.integers(0, 99), st.integers(1, 4), st.integers(1, 6), st.randoms(use_true_random=False))
@@ -104,7 +102,7 @@ def test_a_narrow_search_gives_existing_titles_and_knows_when_they_are_the_best(
     assert set(paths) <= set(titles)
     scores = [title.log_prob for title in found.titles]
     assert scores == sorted(scores, reverse=True)
-    if found.is_complete:
+    if found.is_proven:
         assert paths == best
 
 

@@ -181,6 +181,12 @@ async def test_explain_keeps_the_titles_with_their_log_probabilities(rig: Rig, t
     best, second = decision["details"]["titles"]
     assert best == ["Zork", pytest.approx(log_prob(rig, "Zork"))]
     assert second[1] < best[1]
+    assert decision["details"]["is_proven"] is True
+    rig.decode(Decoding("greedy", 42), LIKELIHOOD)
+    await rig.service.recommender.recommend(request, request_id="free")
+    freely = find_decision(tmp_path / "events.db", "free")
+    assert freely is not None
+    assert freely["details"]["is_proven"] is None
 
 
 def test_settings_override_the_manifest_and_a_fusion_needs_weights() -> None:
