@@ -137,24 +137,14 @@ class OpenTitles:
         excluded: rows that are never given, though their title's tokens may be another row's too.
 
     Example:
-        >>> titles = OpenTitles.of(TitleTrie.build([(7, 8, 0), (7, 9, 0), (5, 0)], [0, 1, 2]), excluded=[2])
+        >>> trie = TitleTrie.build([(7, 8, 0), (7, 9, 0), (5, 0)], [0, 1, 2])
+        >>> titles = OpenTitles((Segment(trie, closed=TitleOrder.of(trie).closed_nodes([2])),), excluded=frozenset([2]))
         >>> titles.next_tokens(titles.start).tolist(), titles.next_tokens(titles.follow(titles.start, 7)).tolist()
         ([7], [8, 9])
     """
 
     segments: tuple[Segment, ...]
     excluded: frozenset[int] = frozenset()
-
-    @classmethod
-    def of(
-        cls, *tries: TitleTrie, allowed: NDArray[np.bool_] | None = None, excluded: Collection[int] = ()
-    ) -> OpenTitles:
-        """Close what is not allowed (bool [rows of the catalog]) and what is excluded (rows)."""
-        segments = []
-        for trie in tries:
-            admitted = None if allowed is None else trie.admit(allowed)
-            segments.append(Segment(trie, admitted, TitleOrder.of(trie).closed_nodes(excluded, admitted)))
-        return cls(tuple(segments), frozenset(excluded))
 
     @property
     def start(self) -> Place:

@@ -2,14 +2,16 @@
 
 import math
 import random
+from collections.abc import Collection
 from functools import cache
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from index.open_titles import OpenTitles
+from index.open_titles import OpenTitles, Segment, TitleOrder
 from index.title_beams import FoundTitles, NextTokens, Path, TitleBeams, next_tokens_needed
 from index.trie import TitleTrie
 
@@ -35,6 +37,15 @@ def segments(titles: Titles, cut: int) -> list[TitleTrie]:
     """The rows before the cut in one trie, the others in another."""
     parts = [range(cut), range(cut, len(titles))]
     return [TitleTrie.build([titles[row] for row in part], list(part)) for part in parts if part]
+
+
+def open_of(*tries: TitleTrie, allowed: NDArray[np.bool_] | None = None, excluded: Collection[int] = ()) -> OpenTitles:
+    """Close what is not allowed (bool [rows of the catalog]) and what is excluded (rows)."""
+    parts = []
+    for trie in tries:
+        admitted = None if allowed is None else trie.admit(allowed)
+        parts.append(Segment(trie, admitted, TitleOrder.of(trie).closed_nodes(excluded, admitted)))
+    return OpenTitles(tuple(parts), frozenset(excluded))
 
 
 def told(seed: int, open_titles: OpenTitles, path: Path, n: int) -> NextTokens:
@@ -71,7 +82,7 @@ def test_a_wide_search_gives_exactly_the_best_open_titles(titles: Titles, seed: 
     excluded = data.draw(st.sets(st.integers(0, len(titles) + 3)))
     k = data.draw(st.integers(1, 12))
     tries = segments(titles, data.draw(st.integers(0, len(titles))))
-    found = drive(seed, OpenTitles.of(*tries, allowed=allowed, excluded=excluded), len(titles), k)
+    found = drive(seed, open_of(*tries, allowed=allowed, excluded=excluded), len(titles), k)
     open_rows = [row for row in rows if row not in excluded and (allowed is None or allowed[row])]
     best = sorted({titles[row] for row in open_rows}, key=lambda title: (-score(seed, title), title))[:k]
     assert [found_title.path for found_title in found.titles] == best
@@ -85,7 +96,7 @@ def test_a_wide_search_gives_exactly_the_best_open_titles(titles: Titles, seed: 
 def test_the_result_does_not_depend_on_how_far_requests_run_ahead(
     titles: Titles, seed: int, width: int, k: int, ahead: random.Random
 ) -> None:
-    open_titles = OpenTitles.of(*segments(titles, len(titles) // 2))
+    open_titles = open_of(*segments(titles, len(titles) // 2))
     in_step = drive(seed, open_titles, width, k)
     out_of_step = drive(seed, open_titles, width, k, ahead=ahead)
     assert [title.path for title in out_of_step.titles] == [title.path for title in in_step.titles]
@@ -95,7 +106,7 @@ def test_the_result_does_not_depend_on_how_far_requests_run_ahead(
 def test_a_narrow_search_gives_existing_titles_and_knows_when_they_are_the_best(
     titles: Titles, seed: int, width: int, k: int
 ) -> None:
-    found = drive(seed, OpenTitles.of(TitleTrie.build(titles, range(len(titles)))), width, k)
+    found = drive(seed, open_of(TitleTrie.build(titles, range(len(titles)))), width, k)
     best = sorted(set(titles), key=lambda title: (-score(seed, title), title))[:k]
     paths = [title.path for title in found.titles]
     assert len(set(paths)) == len(paths) >= min(k, width, len(set(titles)))
@@ -112,7 +123,7 @@ def test_what_is_open_is_what_brute_force_leaves(titles: Titles, data: st.DataOb
     allowed = np.array([data.draw(st.booleans()) for _ in titles])
     excluded = data.draw(st.sets(st.integers(0, len(titles) - 1)))
     tries = segments(titles, data.draw(st.integers(0, len(titles))))
-    open_titles = OpenTitles.of(*tries, allowed=allowed, excluded=excluded)
+    open_titles = open_of(*tries, allowed=allowed, excluded=excluded)
     left = {titles[row] for row in range(len(titles)) if allowed[row] and row not in excluded}
     prefixes = {title[:length] for title in left for length in range(len(title) + 1)} | {()}
     for prefix in prefixes:
@@ -128,14 +139,14 @@ def test_what_is_open_is_what_brute_force_leaves(titles: Titles, data: st.DataOb
 
 
 def test_a_search_of_no_beams_or_no_titles_is_refused() -> None:
-    open_titles = OpenTitles.of(TitleTrie.build([(1, END)], [0]))
+    open_titles = open_of(TitleTrie.build([(1, END)], [0]))
     for width, k in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="at least 1"):
             TitleBeams(open_titles, width=width, k=k)
 
 
 def test_what_the_titles_do_not_allow_is_refused() -> None:
-    search = TitleBeams(OpenTitles.of(TitleTrie.build([(1, END)], [0])), width=1, k=1)
+    search = TitleBeams(open_of(TitleTrie.build([(1, END)], [0])), width=1, k=1)
     for told in ([], [(2, -1.0)]):
         with pytest.raises(KeyError, match=r"may (not )?follow"):
             search.hear((), told)
