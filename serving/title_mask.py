@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -31,7 +31,9 @@ from index.trie_store import map_trie
 ARGUMENT = "titles"  # in a request's extra_args
 SEGMENTS, PLACE, FORCED = "segments", "place", "forced"
 
-_MOST_TRIES, _MOST_FILTERS = 8, 64  # kept mapped or read; each can be had again
+# What is kept, as each can be had again. A catalog that grows has a trie for every doubling of what was added
+_MOST_TRIES = 64  # mapped, not read
+_MOST_FILTER_BYTES = 256 << 20  # 64 filters of a million titles
 
 _LOG = logging.getLogger(__name__)
 
@@ -159,20 +161,22 @@ class TitleMask:
         return _InTitles(titles, tuple(asked[PLACE]))
 
     def _segment(self, folder: str, filter_file: str | None, closed: Sequence[int]) -> Segment:
-        trie = _kept(self._tries, folder, _MOST_TRIES, self._open_trie)
+        trie = _kept(self._tries, folder, self._open_trie, lambda tries: len(tries) > _MOST_TRIES)
         admitted = None
         if filter_file is not None:
-            admitted = Admitted(trie, _kept(self._filters, filter_file, _MOST_FILTERS, _read_counts))
+            admitted = Admitted(trie, _kept(self._filters, filter_file, _read_counts, _are_too_large))
         return Segment(trie, admitted, np.array(closed, dtype=np.int64))
 
 
-def _kept(store: OrderedDict[str, _T], path: str, most: int, read: Callable[[Path], _T]) -> _T:
+def _kept(
+    store: OrderedDict[str, _T], path: str, read: Callable[[Path], _T], is_full: Callable[[Collection[_T]], bool]
+) -> _T:
     """Give what was kept, or read it; what is deleted goes then, and what was not asked for the longest."""
     if path not in store:
         for gone in [kept for kept in store if not Path(kept).exists()]:
             del store[gone]
         store[path] = read(Path(path))
-        if len(store) > most:
+        while len(store) > 1 and is_full(store.values()):
             store.popitem(last=False)
     store.move_to_end(path)
     return store[path]
@@ -181,3 +185,7 @@ def _kept(store: OrderedDict[str, _T], path: str, most: int, read: Callable[[Pat
 def _read_counts(path: Path) -> NDArray[np.int32]:
     counts: NDArray[np.int32] = np.load(path, allow_pickle=False)
     return counts
+
+
+def _are_too_large(filters: Collection[NDArray[np.int32]]) -> bool:
+    return sum(counts.nbytes for counts in filters) > _MOST_FILTER_BYTES

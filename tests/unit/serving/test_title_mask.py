@@ -115,8 +115,8 @@ def test_a_request_that_left_the_titles_goes_unbound(tries: TitleTries) -> None:
 def test_filters_are_kept_up_to_a_bound_and_tries_no_longer_than_their_folders(
     tries: TitleTries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Room for two files: one filter, as there are two tries. The next one takes it, and the first is let go."""
-    monkeypatch.setattr("serving.title_mask._MOST_FILTERS", 2)
+    """Room for one filter: 3 + 1 and 1 + 1 numbers of 4 bytes for two tries. The next one takes it, the first goes."""
+    monkeypatch.setattr("serving.title_mask._MOST_FILTER_BYTES", 24)
     load, read = np.load, list[weakref.ref[np.ndarray]]()
 
     def watched(path: Path, **options: bool) -> np.ndarray:
