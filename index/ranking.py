@@ -24,8 +24,9 @@ from index.grounding import Grounder, Grounding, Ranking
 from index.popularity import popularity_order
 from index.ranking_choice import FusionWeights, RankingChoice
 
-_BLOCK = 4096  # rows whose vectors are copied at once
 POOL = 50  # nearest and most popular rows that a fusion looks at beside the titles written
+
+_BLOCK = 512  # rows whose distances are measured at once: in a core's cache, a third of the time of a whole catalog's
 
 
 @dataclass(frozen=True)
@@ -238,8 +239,8 @@ class Ranker:
         """L2 distance of some rows to the best title, float32 [n]."""
         distances = np.empty(len(rows), dtype=np.float32)
         for begin in range(0, len(rows), _BLOCK):
-            block = rows[begin : begin + _BLOCK]
-            difference = self._grounder.index.vectors(block).astype(np.float64) - near.vector
+            difference = self._grounder.index.vectors(rows[begin : begin + _BLOCK]).astype(np.float64)
+            difference -= near.vector
             distances[begin : begin + _BLOCK] = np.sqrt(np.einsum("nd,nd->n", difference, difference))
         return distances
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from index.artifact import MANIFEST
+from index.grounding import Grounding
+from index.ranking import Written
 from index.ranking_choice import BY_DISTANCE, RankingChoice
 from serving.engine import Engine
 from serving.errors import AdapterProofError, SettingsError
@@ -23,18 +25,29 @@ HALF_TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class ServedAdapter:
-    """An adapter with what a request needs of it: how its titles are written, and how they are ranked."""
+    """An adapter with what a request needs of it: how its titles are written, and how they are ranked.
+
+    Attributes:
+        hallucination_distance: L2, in the served index; a freely written title farther than this from its nearest one
+            counts as a hallucination. None: none does.
+    """
 
     name: str
     adapter_id: str
     renderer: PromptRenderer
     decoding: Decoding
     ranking: RankingChoice = BY_DISTANCE
+    hallucination_distance: float | None = None
 
     @property
     def writes_in_catalog(self) -> bool:
         """Whether it needs the title tries."""
         return self.decoding.mode == "constrained_beam"
+
+    def hallucinated(self, written: Written, grounding: Grounding) -> bool:
+        """Whether the best title written probably stands for nothing in the catalog. What was confined to it cannot."""
+        limit = self.hallucination_distance
+        return limit is not None and written.rows is None and grounding.distance > limit
 
 
 @dataclass(frozen=True)

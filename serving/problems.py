@@ -142,7 +142,10 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
         detail = "send the header content-type: application/json"
         return problem_response(BY_STATUS[415], detail=detail, request_id=request_id_of(request))
     errors = [
-        FieldProblem(path=_cut(".".join(str(part) for part in problem["loc"])), reason=_cut(str(problem["msg"])))
+        FieldProblem(
+            path=_cut(".".join(str(part) for part in problem["loc"])),
+            reason=_cut(str(problem["msg"]).removeprefix("Value error, ")),  # pydantic's, before what ours say
+        )
         for problem in error.errors()[:20]
     ]
     detail = "; ".join(f"{problem.path}: {problem.reason}" for problem in errors[:3])

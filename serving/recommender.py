@@ -110,7 +110,7 @@ class Recommender:
         if not history.titles:
             label = Degraded.UNKNOWN_HISTORY if history.unknown else Degraded.NO_HISTORY
             draft.fall_back(_most_popular(view, candidates, request.k), ArmReason.NO_HISTORY, label)
-        elif candidates.rows.any():  # else nothing that a model writes could be given
+        elif candidates.rows.any():  # else nothing that the model could write would be an item
             waiting = time.perf_counter()
             async with self._admission.place():
                 draft.note_time("queue", since=waiting)
@@ -189,6 +189,8 @@ class Recommender:
             [ranked] = await asyncio.get_running_loop().run_in_executor(
                 self._grounding_thread, lambda: rank([written], k, adapter.ranking, allowed=candidates.rows)
             )
+        if adapter.hallucinated(written, ranked.grounding):
+            draft.degraded.append(Degraded.HALLUCINATED_TITLE)
         return ranked_items(ranked, written, adapter.ranking, candidates, k)
 
 

@@ -115,6 +115,8 @@ class Degraded(StrEnum):
     * `unconfined`: the adapter writes titles of the catalog only, but all that may be given are too long to be written;
       it wrote freely, and the items are near what it wrote.
     * `history_cache_unavailable`: Redis did not answer; the event store did.
+    * `hallucinated_title`: the best title that the model wrote lies so far from the catalog that it probably means no
+      item of it; the items are its nearest all the same.
     * `fewer_than_k`: the filters and exclusions left fewer than `k` items.
     * `index_outdated`: the workspace holds another catalog, or a damaged journal or index version, that cannot be taken
       up; the items are of the catalog in memory.
@@ -125,6 +127,7 @@ class Degraded(StrEnum):
     EMPTY_GENERATION = "empty_generation"
     UNCONFINED = "unconfined"
     HISTORY_CACHE_UNAVAILABLE = "history_cache_unavailable"
+    HALLUCINATED_TITLE = "hallucinated_title"
     FEWER_THAN_K = "fewer_than_k"
     INDEX_OUTDATED = "index_outdated"
 

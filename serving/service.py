@@ -150,7 +150,7 @@ async def open_service(
         stack.push_async_callback(cache.close)
         histories = Histories(store, cache, limit=settings.history_limit)
 
-        arms = _choose_arms(base, adapters, settings)
+        arms = _choose_arms(base, adapters, settings, encoder=live.view.grounder.encoder.fingerprint)
         views = await _opened(note, "title tries", asyncio.to_thread(Views, live, _spellings(arms)))
         stack.push_async_callback(views.close)
         engine = await _opened(note, "engine", open_engine(base, adapters, settings))
@@ -186,7 +186,9 @@ def resolve_dtype(settings: ServingSettings) -> str:
     return "float32" if settings.dtype == "auto" and runs_on_cpu() else settings.dtype
 
 
-def _choose_arms(base: BaseModel, adapters: Sequence[Adapter], settings: ServingSettings) -> ArmChooser:
+def _choose_arms(
+    base: BaseModel, adapters: Sequence[Adapter], settings: ServingSettings, *, encoder: str
+) -> ArmChooser:
     served = {
         adapter.name: ServedAdapter(
             name=adapter.name,
@@ -194,6 +196,10 @@ def _choose_arms(base: BaseModel, adapters: Sequence[Adapter], settings: Serving
             renderer=base.renderer(adapter.facts.template),
             decoding=choose_decoding(adapter.facts.decoding, settings.decoding, settings.width),
             ranking=choose_ranking(adapter.adapter_id, adapter.facts.ranking, settings.ranking),
+            # another encoder measures other distances
+            hallucination_distance=adapter.facts.hallucination_distance
+            if adapter.facts.index_encoder == encoder
+            else None,
         )
         for adapter in adapters
     }

@@ -104,11 +104,11 @@ def read_settings(environ: Mapping[str, str], **overrides: Any) -> ServingSettin
     try:
         return ServingSettings.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{PREFIX}{str(problem['loc'][0]).upper()}={problem['input']!r}: {problem['msg']}"
-            for problem in error.errors(include_url=False)
-        )
-        raise SettingsError(f"serving settings: {problems}", remedy="see docs/serving.md") from None
+        problems: dict[str, str] = {}  # a choice that may be empty tells twice what is wrong with it
+        for problem in error.errors(include_url=False):
+            variable = PREFIX + str(problem["loc"][0]).upper()
+            problems.setdefault(variable, f"{variable}={problem['input']!r}: {problem['msg']}")
+        raise SettingsError(f"serving settings: {'; '.join(problems.values())}", remedy="see docs/serving.md") from None
 
 
 def _refuse_unknown(environ: Mapping[str, str], known: Collection[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from clients.errors import RefusedError
 from clients.tables import say, show_table, write_json
 from index.catalog import read_catalog
 from index.errors import ArtifactError, MissingArtifactError
@@ -28,9 +29,15 @@ def roll_back(root: Path, version: str) -> None:
     """Make a version the active one; running servers take it up at their next request.
 
     Raises:
-        ArtifactError: there is no such version, it is damaged, or it is of another catalog or journal.
+        RefusedError: there is no such version.
+        ArtifactError: it is damaged, or of another catalog or journal.
     """
     workspace = Workspace.open(root)
+    if version not in (there := list_versions(workspace.index_dir)):
+        raise RefusedError(
+            f"there is no index version {version}; there: {', '.join(there) or 'none'}",
+            remedy=f"`softrec index versions {root}` says more of them",
+        )
     manifest = check_version(workspace.index_dir, version)
     origin = read_catalog(workspace.catalog_path)
     covered = covered_changes(workspace.index_dir, version, origin.digest)

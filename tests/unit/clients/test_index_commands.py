@@ -122,7 +122,7 @@ def test_versions_are_listed_and_the_way_back_keeps_the_changes(shop: Workspace,
     live = LiveIndex(shop, LetterEncoder())
     assert live.view.label == f"{first}+1"
     live.close()
-    assert "0009-00000000" in fails("rollback", shop.root, "0009-00000000")
+    assert f"no index version 0009-00000000; there: {first}, {second};" in fails("rollback", shop.root, "0009-00000000")
     (shop.index_dir / second / "popularity.npy").write_bytes(b"")
     assert "changed since it was written" in fails("rollback", shop.root, second)
     assert "damaged" in good("versions", shop.root)

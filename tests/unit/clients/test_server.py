@@ -1,6 +1,7 @@
 """`run_server`, `Client`, `softrec recommend` and `softrec score` on a whole tiny shop; only the engine is a fake."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -64,6 +65,7 @@ def test_a_server_answers_our_client_and_closes_when_told(shop: Workspace) -> No
 
     async def ask(url: str) -> bool:
         addresses.append(url)
+        assert gc.get_freeze_count() > 0
         async with AsyncClient(url) as client:
             assert (await client.live()).status == "live"
             ready = await client.ready()

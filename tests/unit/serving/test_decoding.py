@@ -85,7 +85,7 @@ async def test_a_narrow_beam_is_filled_up_with_neighbours_that_say_so(rig: Rig) 
 
 
 @pytest.mark.parametrize("decoding", [EVERY_TITLE, Decoding("greedy", 42)])
-async def test_where_no_item_passes_nobody_waits_and_nothing_is_written(rig: Rig, decoding: Decoding) -> None:
+async def test_where_nothing_may_be_given_nobody_is_asked_to_write(rig: Rig, decoding: Decoding) -> None:
     rig.decode(decoding, LIKELIHOOD)
     request = RecommendRequest(history=["i8"], filters=Filters(category=["nope"]))
     async with rig.admission.place(), rig.admission.place():  # all there are
@@ -159,6 +159,38 @@ async def test_free_decoding_ties_its_text_to_the_catalog(rig: Rig, decoding: De
     assert by_distance[0].grounding.log_prob == pytest.approx(log_prob)
     rig.write("soft", "")
     assert {item.source for item in await ask(rig, k=2)} == {Source.POPULARITY}
+
+
+@pytest.mark.parametrize(("limit", "labels"), [(1.4, [Degraded.HALLUCINATED_TITLE]), (1.5, []), (None, [])])
+@pytest.mark.parametrize("decoding", [Decoding("greedy", 42), Decoding("beam", 42, 2), Decoding("sample_n", 42, 2)])
+@pytest.mark.parametrize("ranking", [RankingChoice("l2"), LIKELIHOOD])
+async def test_a_title_far_from_the_catalog_is_labelled_and_its_nearest_are_kept(
+    rig: Rig,
+    tmp_path: Path,
+    decoding: Decoding,
+    ranking: RankingChoice,
+    limit: float | None,
+    labels: list[Degraded],
+) -> None:
+    """Zorq lies at sqrt(2) from Zork: one letter gone, another come."""
+    rig.decode(decoding, ranking)
+    soft = rig.service.arms.adapters["soft"]
+    rig.service.arms._default = replace(soft, hallucination_distance=limit)
+    rig.write("soft", "Zorq")
+    answer = await rig.service.recommender.recommend(RecommendRequest(history=["i8"], k=2), request_id="r")
+    assert answer.degraded == labels
+    assert answer.items[0].item_id == "i7"
+    decision = find_decision(tmp_path / "events.db", "r")
+    assert decision is not None
+    assert decision["degraded"] == [label.value for label in labels]
+
+
+async def test_what_was_confined_to_the_catalog_is_no_hallucination(rig: Rig) -> None:
+    rig.decode(EVERY_TITLE, LIKELIHOOD)
+    soft = rig.service.arms.adapters["soft"]
+    rig.service.arms._default = replace(soft, hallucination_distance=-1.0)
+    answer = await rig.service.recommender.recommend(RecommendRequest(history=["i8"], k=2), request_id="r")
+    assert answer.degraded == []
 
 
 async def test_a_search_that_is_cancelled_is_cancelled_in_the_engine(rig: Rig) -> None:

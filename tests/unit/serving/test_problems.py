@@ -67,3 +67,4 @@ async def test_a_body_that_is_not_called_json_gets_415(http: httpx.AsyncClient, 
 async def test_a_wrong_body_that_is_called_json_gets_422(http: httpx.AsyncClient, sent: str) -> None:
     response = await http.post("/recommend", content=b"{}", headers={"content-type": sent})
     assert response.json()["code"] == "invalid_request"
+    assert response.json()["detail"] == "body: give user_id, history, or both"

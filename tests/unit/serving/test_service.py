@@ -111,6 +111,18 @@ async def test_an_adapter_of_another_tokenizer_is_refused(shop: Workspace) -> No
         await answer(shop, history=["i1"])
 
 
+@pytest.mark.parametrize(("encoder", "labels"), [("letters-1", ["hallucinated_title"]), ("minilm", [])])
+async def test_a_hallucination_is_named_under_the_encoder_that_measured_it(
+    shop: Workspace, encoder: str, labels: list[str]
+) -> None:
+    """An exact title lies at distance 0: beyond -1."""
+    soft = read_adapter(shop.adapter_dir("soft"))
+    facts = replace(soft.facts, hallucination_distance=-1.0, index_encoder=encoder)
+    with write_artifact(shop.adapter_dir("soft"), kind=ADAPTER_KIND) as draft:
+        write_adapter_files(draft, facts, soft.golden)
+    assert (await answer(shop, history=["i8"], k=1)).degraded == labels
+
+
 async def test_only_arms_that_somebody_chose_must_be_served(shop: Workspace) -> None:
     soft = await answer(shop, ServingSettings(adapters=("soft",)), user_id="ann")
     assert (soft.experiment.id, soft.experiment.reason) == (None, "no_experiment")

@@ -39,6 +39,9 @@ def test_the_platforms_own_variables_stand_in() -> None:
 def test_bad_values_are_named_together() -> None:
     with pytest.raises(SettingsError, match=r"SOFTREC_TIMEOUT_MS='soon'.*SOFTREC_MAX_RUNNING='0'"):
         read_settings({"SOFTREC_MAX_RUNNING": "0", "SOFTREC_TIMEOUT_MS": "soon"})
+    with pytest.raises(SettingsError) as caught:
+        read_settings({"SOFTREC_DECODING": "exact"})
+    assert str(caught.value).count("SOFTREC_DECODING") == 1
 
 
 def test_every_setting_is_described() -> None:
