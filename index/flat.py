@@ -19,7 +19,7 @@ _PRODUCT_SPARE = 16  # the same where a product proposes, whose rounding leaves 
 _PRODUCT_FROM = 4  # queries: with fewer FAISS's scan is faster than a product (100k x 384, one core: 16 against 17 ms)
 _GATHER_BELOW = 1 / 16  # share of allowed rows: fewer are copied together faster than FAISS skips the others
 _COARSE_FROM = 10_000  # rows: in fewer, which fit into a cache, there is little to gain
-_COARSE_UP_TO = 100  # k: for more the exact measuring costs what the scan saves
+_COARSE_ROWS_PER_K = 100  # in fewer rows the exact measuring costs what the scan saves (10k x 384: from a k of 100 on)
 _COARSE_SPARE = 12  # candidates beyond 2k from the coarse copy
 _EPSILON = float(np.finfo(np.float32).eps)
 _TINY = float(np.finfo(np.float32).tiny)
@@ -33,12 +33,13 @@ class FlatIndex:
     was not proposed could belong to the answer. If so, more are proposed. The result equals brute force, whatever
     proposed and whatever else is in the batch.
 
-    One to three queries: a scan of the vectors' coarse copy (`CoarseCopy`: from 10,000 rows on, k to 100), and where
-    that leaves a doubt FAISS's scan of the vectors, which sums (q - v)^2 and so has a small relative error. More
-    queries: a matrix product, q.v - |v|^2 / 2, several times faster, but it cancels where vectors nearly coincide; what
-    it leaves in doubt is scanned. Few allowed rows: the product over a copy of just those.
+    One to three queries: a scan of the vectors' coarse copy (`CoarseCopy`: from 10,000 rows on, for a k of up to a
+    hundredth of them), and where that leaves a doubt FAISS's scan of the vectors, which sums (q - v)^2 and so has a
+    small relative error. More queries: a matrix product, q.v - |v|^2 / 2, several times faster, but it cancels where
+    vectors nearly coincide; what it leaves in doubt is scanned. Few allowed rows: the product over a copy of just
+    those.
 
-    Memory: 4 * dimension bytes per row, and `dimension` for the coarse copy.
+    Memory: 4 * dimension bytes per row, and `dimension` for the coarse copy, from 10,000 rows on.
     """
 
     def __init__(self, index: Any) -> None:
@@ -133,7 +134,7 @@ class FlatIndex:
     def _scan(self, query: Vectors, k: int, allowed: Mask | None, reachable: int) -> tuple[Vectors, Rows]:
         """One query [1, dimension] by scans, with more candidates until no other row could belong to the k."""
         with filtering(allowed, faiss.SearchParameters) as parameters:
-            if self._coarse is not None and k <= _COARSE_UP_TO:
+            if self._coarse is not None and k * _COARSE_ROWS_PER_K <= len(self):
                 found, left_out = self._coarse.propose(query, min(2 * k + _COARSE_SPARE, reachable), parameters)
                 distances, rows = self.measure(query[0], found)
                 if len(rows) == reachable or left_out > float(distances[k - 1]):

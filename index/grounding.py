@@ -19,6 +19,7 @@ from index.catalog import Catalog
 from index.encoder import TitleEncoder
 from index.search import TitleSearch
 
+_SPARE = 16  # hidden rows that are looked past, however few there are
 _REMEMBERED = 4096  # texts whose vectors are kept: 6 MB at 384 dimensions
 
 
@@ -101,6 +102,8 @@ class Grounder:
         queries = self._vectors_of(generations, matches)
         searched = _reach(k, allowed)
         near_distances, near_rows = self.index.search(queries, max(searched, 2), threads=threads)
+        for number, match in enumerate(matches):  # which an approximate search may have missed
+            near_rows[number], near_distances[number] = _put_first(match, near_rows[number], near_distances[number])
         rankings = []
         short = self._search_again_where_short(queries, near_rows, k, allowed, threads)
         for number, (text, match) in enumerate(zip(generations, matches, strict=True)):
@@ -159,17 +162,18 @@ def _reach(k: int, allowed: NDArray[np.bool_] | None) -> int:
     """How many rows to search without the filter, so that mostly k allowed ones are among them.
 
     The nearest row must be known whether it is allowed or not, so this search is made in any case. Where most rows are
-    hidden it cannot serve both ends, and looks no further than that row and the next.
+    hidden it cannot serve both ends, and looks no further than that row and the next. Else it looks beyond k for twice
+    the hidden rows that would lie among k if they lay anywhere, and a few more, since what a user has seen is alike.
     """
     if allowed is None:
         return k
     hidden = len(allowed) - int(np.count_nonzero(allowed))
-    return k + min(hidden, k + 16) if 2 * hidden <= len(allowed) else 2
+    return k + min(hidden, 2 * k * hidden // len(allowed) + _SPARE) if 2 * hidden <= len(allowed) else 2
 
 
 def _ground(text: str, match: int | None, distances: NDArray[np.float32], rows: NDArray[np.int64]) -> Grounding:
     row = int(rows[0]) if match is None else match
-    distance = float(distances[0])  # of an exact match: 0, whichever row the tie put first
+    distance = float(distances[0])
     margin = float(distances[1]) - distance if len(rows) > 1 else None
     return Grounding(text, "nearest" if match is None else "exact", row, distance, margin)
 

@@ -9,7 +9,7 @@ exclusions (what its user has seen) are few, and given as the nodes that they le
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,43 +21,63 @@ Place = tuple[int, ...]  # one node per segment
 _NOWHERE = -1  # in a segment that no title of this beginning lies in
 
 
-@dataclass(frozen=True)
+def _nothing() -> NDArray[np.int64]:
+    return np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
 class Segment:
     """A trie with what is closed in it.
 
     Attributes:
         admitted: the filter: which titles pass; None lets all pass.
-        closed: nodes below which nothing is left, besides those that the filter closes.
+        closed: int64, ascending: nodes below which nothing is left, besides those that the filter closes.
     """
 
     trie: TitleTrie
     admitted: Admitted | None = None
-    closed: frozenset[int] = frozenset()
+    closed: NDArray[np.int64] = field(default_factory=_nothing)
 
     def next_tokens(self, node: int) -> NDArray[np.int32]:
-        """Return the tokens that may follow a node, ascending."""
-        first, after = int(self.trie.first_child[node]), int(self.trie.first_child[node + 1])
-        if self.admitted is None and not self.closed:
-            between: NDArray[np.int32] = self.trie.tokens[first:after]
-            return between
-        children = np.arange(first, after)
-        if self.admitted is not None:
-            children = children[self.admitted(children)]
-        if self.closed:
-            children = np.array([child for child in children.tolist() if child not in self.closed], dtype=np.int64)
-        left: NDArray[np.int32] = self.trie.tokens[children]
-        return left
+        """Return the tokens that may follow a node, ascending; a view where all that the trie has may."""
+        first, after, closed = self._children(node)
+        tokens: NDArray[np.int32] = self.trie.tokens[first:after]
+        if self.admitted is None and not len(closed):
+            return tokens
+        is_open = np.ones(after - first, np.bool_) if self.admitted is None else self.admitted(slice(first, after))
+        is_open[closed - first] = False
+        return tokens[is_open]
+
+    def count_next(self, node: int) -> int:
+        """Say how many tokens may follow a node."""
+        first, after, closed = self._children(node)
+        if self.admitted is None:
+            return after - first - len(closed)
+        is_open = self.admitted(slice(first, after))
+        is_open[closed - first] = False
+        return int(np.count_nonzero(is_open))
 
     def child(self, node: int, token: int) -> int:
         """Return the node that a token leads to, or -1 where it may not follow."""
         trie = self.trie
         first, after = int(trie.first_child[node]), int(trie.first_child[node + 1])
         child = first if after - first == 1 else first + int(trie.tokens[first:after].searchsorted(token))
-        if child >= after or trie.tokens[child] != token or child in self.closed:
+        if child >= after or trie.tokens[child] != token or self.closes(child):
             return _NOWHERE
         if self.admitted is not None and not self.admitted.leads(child):
             return _NOWHERE
         return child
+
+    def closes(self, node: int) -> bool:
+        """Whether a node is one of `closed`."""
+        at = int(self.closed.searchsorted(node))
+        return at < len(self.closed) and int(self.closed[at]) == node
+
+    def _children(self, node: int) -> tuple[int, int, NDArray[np.int64]]:
+        """The node's children are first .. after; and those of them that are closed, few however many they are."""
+        first, after = int(self.trie.first_child[node]), int(self.trie.first_child[node + 1])
+        begin, end = self.closed.searchsorted((first, after))
+        return first, after, self.closed[begin:end]
 
     def is_title(self, node: int) -> bool:
         """Whether a title ends at a node."""
@@ -79,8 +99,8 @@ class TitleOrder:
             levels.append(int(trie.first_child[levels[-1]]))
         return cls(trie, np.argsort(trie.rows, kind="stable"), np.array(levels, dtype=np.int64))
 
-    def closed_nodes(self, rows: Collection[int], admitted: Admitted | None = None) -> frozenset[int]:
-        """Name the topmost nodes below which these rows, once excluded, leave nothing that the filter lets pass.
+    def closed_nodes(self, rows: Collection[int], admitted: Admitted | None = None) -> NDArray[np.int64]:
+        """Name, ascending, the topmost nodes below which these rows, once excluded, leave nothing that may pass.
 
         Takes a few array look-ups per level of the trie, however large it is.
 
@@ -93,7 +113,7 @@ class TitleOrder:
         places = np.sort(order[at[trie.rows[order[at]] == wanted]])
         if admitted is not None:
             places = places[admitted.passes(places)]
-        excluded, closed = places, set[int]()
+        excluded, closed = places, [_nothing()]
         for first, after in zip(self._levels, self._levels[1:], strict=False):
             nodes = first + np.searchsorted(trie.begin[first:after], places, side="right") - 1
             below = (nodes >= first) & (trie.end[nodes] > places)  # shorter titles are not on this level
@@ -103,9 +123,9 @@ class TitleOrder:
             begin, end = trie.begin[nodes], trie.end[nodes]
             gone = np.searchsorted(excluded, end) - np.searchsorted(excluded, begin)
             left = (end - begin if admitted is None else admitted.count(nodes)) - gone
-            closed.update(nodes[left == 0].tolist())
+            closed.append(np.unique(nodes[left == 0]))  # the levels' numbers ascend, too
             places = places[left > 0]
-        return frozenset(closed)
+        return np.concatenate(closed)
 
 
 @dataclass(frozen=True)
@@ -117,7 +137,8 @@ class OpenTitles:
         excluded: rows that are never given, though their title's tokens may be another row's too.
 
     Example:
-        >>> titles = OpenTitles.of(TitleTrie.build([(7, 8, 0), (7, 9, 0), (5, 0)], [0, 1, 2]), excluded=[2])
+        >>> trie = TitleTrie.build([(7, 8, 0), (7, 9, 0), (5, 0)], [0, 1, 2])
+        >>> titles = OpenTitles((Segment(trie, closed=TitleOrder.of(trie).closed_nodes([2])),), excluded=frozenset([2]))
         >>> titles.next_tokens(titles.start).tolist(), titles.next_tokens(titles.follow(titles.start, 7)).tolist()
         ([7], [8, 9])
     """
@@ -125,30 +146,20 @@ class OpenTitles:
     segments: tuple[Segment, ...]
     excluded: frozenset[int] = frozenset()
 
-    @classmethod
-    def of(
-        cls, *tries: TitleTrie, allowed: NDArray[np.bool_] | None = None, excluded: Collection[int] = ()
-    ) -> OpenTitles:
-        """Close what is not allowed (bool [rows of the catalog]) and what is excluded (rows)."""
-        segments = []
-        for trie in tries:
-            admitted = None if allowed is None else trie.admit(allowed)
-            segments.append(Segment(trie, admitted, TitleOrder.of(trie).closed_nodes(excluded, admitted)))
-        return cls(tuple(segments), frozenset(excluded))
-
     @property
     def start(self) -> Place:
         """Before the first token."""
-        return tuple(_NOWHERE if ROOT in segment.closed else ROOT for segment in self.segments)
+        return tuple(_NOWHERE if segment.closes(ROOT) else ROOT for segment in self.segments)
 
     def next_tokens(self, place: Place) -> NDArray[np.int32]:
         """Return the tokens that may follow, ascending: int32 [n]; none after a whole title."""
-        found = [
-            segment.next_tokens(node) for segment, node in zip(self.segments, place, strict=True) if node != _NOWHERE
-        ]
-        if not found:
-            return np.empty(0, np.int32)
-        return found[0] if len(found) == 1 else np.unique(np.concatenate(found))
+        here = self._here(place)
+        return _union([segment.next_tokens(node) for segment, node in here]) if here else np.empty(0, np.int32)
+
+    def count_next(self, place: Place) -> int:
+        """Say how many tokens may follow."""
+        here = self._here(place)
+        return here[0][0].count_next(here[0][1]) if len(here) == 1 else len(self.next_tokens(place))
 
     def follow(self, place: Place, token: int) -> Place:
         """Return the place that a token leads to.
@@ -181,3 +192,18 @@ class OpenTitles:
                 places = places[segment.admitted.passes(places)]
             found += segment.trie.rows[places].tolist()
         return sorted(row for row in found if row not in self.excluded)
+
+    def _here(self, place: Place) -> list[tuple[Segment, int]]:
+        """The segments that titles of this beginning lie in, with their nodes."""
+        return [(segment, node) for segment, node in zip(self.segments, place, strict=True) if node != _NOWHERE]
+
+
+def _union(tokens: list[NDArray[np.int32]]) -> NDArray[np.int32]:
+    """Merge ascending tokens, one or several arrays; no more than a copy where one is much the longest."""
+    longest, *others = sorted(tokens, key=len, reverse=True)
+    for other in others:
+        at = longest.searchsorted(other)
+        is_new = longest.take(at, mode="clip") != other if len(longest) else np.empty(0, np.bool_)
+        if is_new.any():
+            longest = np.insert(longest, at[is_new], other[is_new])
+    return longest

@@ -58,6 +58,7 @@ class RankedRows:
         log_probs: float64 [k]; nan where the title was not written.
         distances: float32 [k], L2 to the best title.
         grounding: what the best title stands for.
+        only_popular: rows that a fusion looked at for nothing but their popularity: not written, not among the nearest.
     """
 
     rows: NDArray[np.int64]
@@ -65,6 +66,7 @@ class RankedRows:
     log_probs: NDArray[np.float64]
     distances: NDArray[np.float32]
     grounding: Grounding
+    only_popular: frozenset[int] = frozenset()
 
 
 class Ranker:
@@ -168,7 +170,9 @@ class Ranker:
         rows, log_probs, distances = self.pool(written, near, allowed)
         scores = self.features(rows, log_probs, distances) @ weights.array
         best = np.lexsort((rows, -scores))[:k]
-        return RankedRows(rows[best], scores[best], log_probs[best], distances[best], near.grounding)
+        popular = np.setdiff1d(rows[best][np.isnan(log_probs[best])], near.rows)
+        ranked = rows[best], scores[best], log_probs[best], distances[best]
+        return RankedRows(*ranked, near.grounding, frozenset(popular.tolist()))
 
     def places_by_gamma(
         self, written: Sequence[Written], targets: Sequence[int], gammas: Sequence[float], *, threads: int = 1

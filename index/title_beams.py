@@ -48,17 +48,17 @@ class FoundTitle:
 
 
 @dataclass(frozen=True)
-class SearchResult:
-    """The best titles found.
+class FoundTitles:
+    """The best titles of the catalog after a prompt, as far as a search found them.
 
     Attributes:
         titles: at most k, best first; ties by their tokens.
-        is_complete: no title that was not found can be better than the last of them, or there is no other. Else the
+        is_proven: no title that was not found can be better than the last of them, or there is no other. Else the
             width has cut something off that might be.
     """
 
     titles: tuple[FoundTitle, ...]
-    is_complete: bool
+    is_proven: bool
 
 
 @dataclass(order=True)
@@ -87,7 +87,7 @@ class TitleBeams:
         self._followed: set[Path] = set()
         self._found: list[_Beam] = []  # titles, best first
         self._best_cut = math.inf  # least cost of what was given up though it was within the bound
-        if len(titles.next_tokens(titles.start)):
+        if titles.count_next(titles.start):
             self._begin([_Beam(0.0, (), titles.start)])
         self.wanted: dict[Path, Place] = {beam.path: beam.place for beam in self._beams}
 
@@ -105,7 +105,7 @@ class TitleBeams:
         beam = self._beam_at(path)
         if not next_tokens:
             raise KeyError(f"nothing was told of what may follow {path}")
-        if len(next_tokens) < len(self._titles.next_tokens(beam.place)):  # the others are no better than the last
+        if len(next_tokens) < self._titles.count_next(beam.place):  # the others are no better than the last
             self._best_cut = min(self._best_cut, beam.cost - next_tokens[-1][1])
         children = []
         for token, log_prob in next_tokens:
@@ -126,12 +126,12 @@ class TitleBeams:
         waiting = (*self._beams, *self._greedy)
         self.wanted = {beam.path: beam.place for beam in waiting if beam.path not in self._children}
 
-    def result(self) -> SearchResult:
+    def result(self) -> FoundTitles:
         """The best of what was found so far."""
         titles = tuple(
             FoundTitle(beam.path, -beam.cost, tuple(self._titles.rows(beam.place))) for beam in self._found[: self._k]
         )
-        return SearchResult(titles, is_complete=not self.wanted and self._best_cut >= self._bound)
+        return FoundTitles(titles, is_proven=not self.wanted and self._best_cut >= self._bound)
 
     @property
     def _bound(self) -> float:

@@ -34,8 +34,8 @@ class TitleTrie:
     Example:
         >>> trie = TitleTrie.build([(7, 8, 0), (7, 9, 0), (5, 0)], [0, 1, 2])
         >>> _, below = trie.children([ROOT])
-        >>> trie.tokens[below].tolist(), trie.find([7]), trie.rows_below(trie.find([7])).tolist()
-        ([5, 7], 2, [0, 1])
+        >>> trie.tokens[below].tolist(), below.tolist(), trie.rows_below(2).tolist()
+        ([5, 7], [1, 2], [0, 1])
     """
 
     tokens: NDArray[np.int32]
@@ -123,21 +123,6 @@ class TitleTrie:
         """Return the catalog rows of the titles at or below a node; a view."""
         return self.rows[self.begin[node] : self.end[node]]
 
-    def find(self, tokens: Sequence[int]) -> int:
-        """Return the node that a sequence of tokens leads to.
-
-        Raises:
-            KeyError: no title begins so.
-        """
-        node = ROOT
-        for token in tokens:
-            below = self.child_tokens(node)
-            place = int(np.searchsorted(below, token))
-            if place == len(below) or below[place] != token:
-                raise KeyError(f"no title begins with the tokens {list(tokens)}")
-            node = int(self.first_child[node]) + place
-        return node
-
     def parents(self) -> NDArray[np.int32]:
         """Return each node's parent, int32 [N]; the root's is the root."""
         counts = np.diff(self.first_child)
@@ -158,8 +143,8 @@ class Admitted:
     trie: TitleTrie
     _counts: NDArray[np.int32]  # [L + 1], allowed titles before each place
 
-    def __call__(self, nodes: Nodes) -> NDArray[np.bool_]:
-        """Whether each of these nodes leads to an allowed title: bool [n]."""
+    def __call__(self, nodes: Nodes | slice) -> NDArray[np.bool_]:
+        """Whether each of these nodes leads to an allowed title: bool [n], a new array."""
         leads: NDArray[np.bool_] = self._counts[self.trie.end[nodes]] > self._counts[self.trie.begin[nodes]]
         return leads
 

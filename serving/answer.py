@@ -137,30 +137,41 @@ class AnswerDraft:
         )
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What an answer says of each item of a row."""
+
+    score: float
+    score_type: ScoreType
+    source: Source
+    grounding: Grounding | None
+
+
 def ranked_items(
     ranked: RankedRows, written: Written, choice: RankingChoice, candidates: Candidates, k: int
 ) -> list[RecommendedItem]:
     """Spell ranked rows out as at most k items; the items of one title follow each other, each with its rank."""
-    items: list[RecommendedItem] = []
+    best, texts = ranked.grounding, _texts_by_row(ranked, written, choice, candidates)
+    by_distance = choice.mode == "l2" and not choice.popularity_gamma
     facts = (values.tolist() for values in (ranked.rows, ranked.scores, ranked.log_probs, ranked.distances))
+    rows: list[tuple[int, _Facts]] = []
     for row, score, log_prob, distance in zip(*facts, strict=True):
-        was_written = not math.isnan(log_prob)
-        by_distance = choice.mode == "l2" and not choice.popularity_gamma
-        is_neighbour = choice.mode == "likelihood" and not was_written
-        grounding = _ground(row, log_prob if was_written else None, distance, ranked, written, candidates)
-        for item in candidates.items_of(row)[: k - len(items)]:
-            items.append(
-                RecommendedItem(
-                    item_id=item.item_id,
-                    title=item.title,
-                    rank=len(items) + 1,
-                    score=0.0 + score,  # an exact match has 0, not -0
-                    score_type=_NEGATIVE_DISTANCE if by_distance or is_neighbour else _SCORE_TYPES[choice.mode],
-                    source=Source.NEIGHBOUR if is_neighbour else Source.GENERATED,
-                    grounding=grounding,
-                )
-            )
-    return items
+        is_popular = row in ranked.only_popular
+        is_neighbour = choice.mode == "likelihood" and math.isnan(log_prob)
+        text = texts.get(row, best.generation)
+        tied = Grounding(
+            generation=text,
+            match=_WRITTEN[written.rows is not None] if row in texts else Match.NEAREST,
+            distance=0.0 if row in texts else distance,
+            margin=best.margin if text == best.generation else None,
+            log_prob=None if math.isnan(log_prob) else log_prob,
+            ambiguity=candidates.items_in(row),
+        )
+        source = Source.POPULARITY if is_popular else Source.NEIGHBOUR if is_neighbour else Source.GENERATED
+        score_type = _NEGATIVE_DISTANCE if by_distance or is_neighbour else _SCORE_TYPES[choice.mode]
+        # an exact match has 0, not -0
+        rows.append((row, _Facts(0.0 + score, score_type, source, None if is_popular else tied)))
+    return _spell_out(rows, candidates, k)
 
 
 _NEGATIVE_DISTANCE = ScoreType.NEGATIVE_L2_DISTANCE
@@ -169,36 +180,25 @@ _SCORE_TYPES: Mapping[str, ScoreType] = {
     "likelihood": ScoreType.LOG_PROBABILITY,
     "fusion": ScoreType.FUSION,
 }
+_WRITTEN = {False: Match.EXACT, True: Match.CONSTRAINED}  # by whether nothing else could be written
 
 
-def _ground(
-    row: int,
-    log_prob: float | None,
-    distance: float,
-    ranked: RankedRows,
-    written: Written,
-    candidates: Candidates,
-) -> Grounding:
-    """How one row is tied to what was written: to its own title where it was written, else to the best one."""
-    best, ambiguity = ranked.grounding, candidates.items_in(row)
-    is_best = row == best.row and best.match == "exact"
-    if log_prob is None and not is_best:
-        return Grounding(
-            generation=best.generation,
-            match=Match.NEAREST,
-            distance=distance,
-            margin=best.margin,
-            log_prob=None,
-            ambiguity=ambiguity,
-        )
-    return Grounding(
-        generation=best.generation if is_best else candidates.title(row),
-        match=Match.EXACT if written.rows is None else Match.CONSTRAINED,
-        distance=0.0,
-        margin=best.margin if is_best else None,
-        log_prob=log_prob,
-        ambiguity=ambiguity,
-    )
+def _texts_by_row(
+    ranked: RankedRows, written: Written, choice: RankingChoice, candidates: Candidates
+) -> dict[int, str]:
+    """The rows that are tied to a text of their own, as the model wrote it; all others are tied to the best text.
+
+    Distances know of the best text alone. Of two texts for one row the likelier counts.
+    """
+    if choice.mode == "l2":
+        best = ranked.grounding
+        return {best.row: best.generation} if best.match == "exact" else {}
+    rows = written.rows or map(candidates.find_row, written.texts)
+    texts: dict[int, str] = {}
+    for row, text in zip(rows, written.texts, strict=True):
+        if row is not None:
+            texts.setdefault(row, text)
+    return texts
 
 
 def popular_items(
@@ -210,22 +210,30 @@ def popular_items(
         order: rows, the most popular first.
         counts: int64 [number of rows], interactions per row.
     """
+    rows = (
+        (row, _Facts(float(counts[row]), ScoreType.INTERACTION_COUNT, Source.POPULARITY, None))
+        for row in order
+        if candidates.rows[row]
+    )
+    return _spell_out(rows, candidates, k)
+
+
+def _spell_out(rows: Iterable[tuple[int, _Facts]], candidates: Candidates, k: int) -> list[RecommendedItem]:
+    """Name the first k items of the rows, reading no more of them than that takes."""
     items: list[RecommendedItem] = []
-    for row in order:
-        if len(items) == k:
-            break
-        if not candidates.rows[row]:
-            continue
+    for row, facts in rows:
         for item in candidates.items_of(row)[: k - len(items)]:
             items.append(
                 RecommendedItem(
                     item_id=item.item_id,
                     title=item.title,
                     rank=len(items) + 1,
-                    score=float(counts[row]),
-                    score_type=ScoreType.INTERACTION_COUNT,
-                    source=Source.POPULARITY,
-                    grounding=None,
+                    score=facts.score,
+                    score_type=facts.score_type,
+                    source=facts.source,
+                    grounding=facts.grounding,
                 )
             )
+        if len(items) == k:
+            break
     return items

@@ -34,9 +34,9 @@ class Candidates:
         """Rows that pass the filters, but have no item left."""
         return [int(row) for row in np.flatnonzero(self.filtered & ~self.rows)]
 
-    def title(self, row: int) -> str:
-        """Return the row's title."""
-        return self._selector.catalog.titles[row]
+    def find_row(self, title: str) -> int | None:
+        """Return the row of a title of the catalog, whether it passed or not."""
+        return self._selector.catalog.find_title_row(title)
 
     def items_in(self, row: int) -> int:
         """How many items have the row's title, whether they passed or not."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from index.catalog import Catalog
@@ -34,11 +34,15 @@ class Decoded:
         written: the titles; None where the model wrote none, or only blanks.
         ids: tokens of the best one, the end token included.
         completion_tokens: written in all, whatever became of them.
+        is_proven: of a search inside the catalog: no better titles than these may be given; else None.
+        unconfined: the search inside the catalog had nothing to find, and the titles were written freely.
     """
 
     written: Written | None
     ids: tuple[int, ...]
     completion_tokens: int
+    is_proven: bool | None = None
+    unconfined: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,16 +68,21 @@ class Decoder:
         Args:
             k: how many items the answer will have; a confined search looks for no more, if no ranking reads more.
             titles: what may be given, for a search inside the catalog. Where all that is too long to be written, or
-                None is given, the mode is greedy: what it writes is tied to the catalog by distance.
+                None is given, the mode is greedy, and `unconfined` says so: what it writes is tied to it by distance.
 
         Raises:
             UnknownAdapterError, EngineUnavailableError, ValueError: see `Engine.generate`.
         """
-        mode, width = self.decoding.mode, self.decoding.width
-        if mode == "constrained_beam" and titles is not None:
+        if self.decoding.mode != "constrained_beam":
+            return await self._write_freely(prompt_ids, request_id)
+        if titles is not None:
             found = await self._write_in_catalog(prompt_ids, titles, k, catalog, request_id)
             if found.written is not None:
                 return found
+        return replace(await self._write_freely(prompt_ids, request_id), unconfined=True)
+
+    async def _write_freely(self, prompt_ids: Sequence[int], request_id: str) -> Decoded:
+        mode, width = self.decoding.mode, self.decoding.width
         if mode == "beam":
             best = await self._search_freely(prompt_ids, request_id)
             return self._decoded([best], tokens=len(best.ids))
@@ -109,7 +118,7 @@ class Decoder:
     async def _write_in_catalog(
         self, prompt_ids: Sequence[int], titles: StoredTitles, k: int, catalog: Catalog, request_id: str
     ) -> Decoded:
-        found = await self.engine.write_titles(
+        confined = await self.engine.write_titles(
             prompt_ids,
             titles,
             adapter_id=self.adapter_id,
@@ -118,15 +127,16 @@ class Decoder:
             max_new_tokens=self.renderer.max_new_tokens,
             request_id=request_id,
         )
+        found = confined.found
         rows = [(row, title.log_prob) for title in found.titles for row in title.rows]
         if not rows:
-            return Decoded(None, (), found.completion_tokens)
+            return Decoded(None, (), confined.completion_tokens)
         written = Written(
             tuple(catalog.titles[row] for row, _ in rows),
             tuple(log_prob for _, log_prob in rows),
             tuple(row for row, _ in rows),
         )
-        return Decoded(written, found.titles[0].path, found.completion_tokens)
+        return Decoded(written, found.titles[0].path, confined.completion_tokens, is_proven=found.is_proven)
 
     async def _search_freely(self, prompt_ids: Sequence[int], request_id: str) -> Generation:
         """The best of a plain beam search without length penalty, done as vLLM does: a request per beam and step."""

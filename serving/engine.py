@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from index.title_beams import FoundTitle
+from index.title_beams import FoundTitles
 from serving.title_tries import StoredTitles
 
 FinishReason = Literal["stop", "length"]
@@ -28,17 +28,15 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class TitleList:
-    """Titles of the catalog, as a constrained search found them.
+class ConfinedGeneration:
+    """What the engine wrote where it could write titles of the catalog only.
 
     Attributes:
-        titles: at most k, the most probable first, with the model's own summed log-probabilities.
-        is_complete: there is no better one; else the width has cut something off that might be.
+        found: the titles, with the model's own summed log-probabilities.
         completion_tokens: written by all beams together.
     """
 
-    titles: tuple[FoundTitle, ...]
-    is_complete: bool
+    found: FoundTitles
     completion_tokens: int
 
 
@@ -69,7 +67,7 @@ class Engine(Protocol):
         k: int,
         max_new_tokens: int,
         request_id: str,
-    ) -> TitleList:
+    ) -> ConfinedGeneration:
         """Find the k most probable titles after the prompt by beam search; see `index.title_beams`.
 
         Args:

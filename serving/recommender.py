@@ -161,11 +161,18 @@ class Recommender:
                 request_id=draft.request_id,
             )
         written = decoded.written
+        if decoded.unconfined:
+            draft.degraded.append(Degraded.UNCONFINED)
         draft.titles_used = prompt.used
         draft.prompt_tokens, draft.completion_tokens = len(prompt.ids), decoded.completion_tokens
         if request.explain:
             titles = [] if written is None else list(zip(written.texts, written.log_probs, strict=True))
-            draft.details = {"prompt_ids": prompt.ids, "generated_ids": decoded.ids, "titles": titles}
+            draft.details = {
+                "prompt_ids": prompt.ids,
+                "generated_ids": decoded.ids,
+                "titles": titles,
+                "is_proven": decoded.is_proven,
+            }
         return written
 
     async def _rank(

@@ -57,7 +57,7 @@ class Source(StrEnum):
 
     * `generated`: the model wrote it, or what it wrote was grounded to it.
     * `neighbour`: the model's titles did not fill the list; it lies near the best of them.
-    * `popularity`: the model had no part in it.
+    * `popularity`: it is popular. The model wrote neither it nor anything near it.
     """
 
     GENERATED = "generated"
@@ -112,6 +112,8 @@ class Degraded(StrEnum):
     * `no_history`: the user has no history at all; the items are by popularity.
     * `unknown_history`: there is a history, but none of it is in the catalog; the items are by popularity.
     * `empty_generation`: the model wrote no title; the items are by popularity.
+    * `unconfined`: the adapter writes titles of the catalog only, but all that may be given are too long to be written;
+      it wrote freely, and the items are near what it wrote.
     * `history_cache_unavailable`: Redis did not answer; the event store did.
     * `hallucinated_title`: the best title that the model wrote lies so far from the catalog that it probably means no
       item of it; the items are its nearest all the same.
@@ -123,6 +125,7 @@ class Degraded(StrEnum):
     NO_HISTORY = "no_history"
     UNKNOWN_HISTORY = "unknown_history"
     EMPTY_GENERATION = "empty_generation"
+    UNCONFINED = "unconfined"
     HISTORY_CACHE_UNAVAILABLE = "history_cache_unavailable"
     HALLUCINATED_TITLE = "hallucinated_title"
     FEWER_THAN_K = "fewer_than_k"
@@ -165,7 +168,8 @@ class RecommendRequest(_Request):
         default=None, description="Give up with 504 after so many milliseconds; null takes the server's default."
     )
     explain: StrictBool = Field(
-        default=False, description="Keep the prompt's token ids and the generated text with the stored decision."
+        default=False,
+        description="Keep the prompt's token ids and the generated text with the stored decision.",
     )
 
     @model_validator(mode="after")
@@ -205,7 +209,7 @@ class RecommendedItem(_Answer):
     score: float = Field(description="Higher is better; its meaning is `score_type`.")
     score_type: ScoreType
     source: Source
-    grounding: Grounding | None = Field(description="Null when the item was not generated.")
+    grounding: Grounding | None = Field(description="Null where `source` is `popularity`.")
 
 
 class Experiment(_Answer):
@@ -230,7 +234,7 @@ class HistoryUsed(_Answer):
     """What became of the history's entries: used + dropped + unknown is their number."""
 
     source: HistorySource
-    used: int = Field(ge=0, description="Entries that the model read (0 when popularity answered).")
+    used: int = Field(ge=0, description="Entries that the model read (0 when popularity answered, or nothing could).")
     dropped: int = Field(ge=0, description="Known entries that the model did not read: the oldest, beyond the prompt.")
     unknown: int = Field(ge=0, description="Entries that are neither an item id nor a title of the catalog.")
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -31,7 +31,9 @@ from index.trie_store import map_trie
 ARGUMENT = "titles"  # in a request's extra_args
 SEGMENTS, PLACE, FORCED = "segments", "place", "forced"
 
-_MOST_TRIES, _MOST_FILTERS, _MOST_TITLES = 8, 64, 256  # kept mapped or made; each can be had again
+# What is kept, as each can be had again. A catalog that grows has a trie for every doubling of what was added
+_MOST_TRIES = 64  # mapped, not read
+_MOST_FILTER_BYTES = 256 << 20  # 64 filters of a million titles
 
 _LOG = logging.getLogger(__name__)
 
@@ -91,9 +93,8 @@ class TitleMask:
     def __init__(self, open_trie: Callable[[Path], TitleTrie] = map_trie) -> None:
         self._open_trie = open_trie
         self._rows: dict[int, _Row] = {}
-        self._tries: OrderedDict[Hashable, TitleTrie] = OrderedDict()
-        self._filters: OrderedDict[Hashable, Admitted] = OrderedDict()
-        self._titles: OrderedDict[Hashable, OpenTitles] = OrderedDict()
+        self._tries: OrderedDict[str, TitleTrie] = OrderedDict()
+        self._filters: OrderedDict[str, NDArray[np.int32]] = OrderedDict()  # counts of `Admitted`: 4 bytes per title
 
     def remove(self, row: int) -> None:
         self._rows.pop(row, None)
@@ -156,30 +157,35 @@ class TitleMask:
     def _guide(self, asked: Mapping[str, Any]) -> _Guide:
         if FORCED in asked:
             return _Forced(asked[FORCED])
-        segments = asked[SEGMENTS]
-        key = tuple((folder, filter_file, tuple(closed)) for folder, filter_file, closed in segments)
-        titles = _kept(self._titles, key, _MOST_TITLES, lambda: OpenTitles(tuple(map(self._segment, key))))
+        titles = OpenTitles(tuple(self._segment(*segment) for segment in asked[SEGMENTS]))
         return _InTitles(titles, tuple(asked[PLACE]))
 
-    def _segment(self, asked: tuple[str, str | None, tuple[int, ...]]) -> Segment:
-        folder, filter_file, closed = asked
-        trie = _kept(self._tries, folder, _MOST_TRIES, lambda: self._open_trie(Path(folder)))
+    def _segment(self, folder: str, filter_file: str | None, closed: Sequence[int]) -> Segment:
+        trie = _kept(self._tries, folder, self._open_trie, lambda tries: len(tries) > _MOST_TRIES)
         admitted = None
         if filter_file is not None:
-            admitted = _kept(
-                self._filters,
-                (folder, filter_file),
-                _MOST_FILTERS,
-                lambda: Admitted(trie, np.load(filter_file, allow_pickle=False)),
-            )
-        return Segment(trie, admitted, frozenset(closed))
+            admitted = Admitted(trie, _kept(self._filters, filter_file, _read_counts, _are_too_large))
+        return Segment(trie, admitted, np.array(closed, dtype=np.int64))
 
 
-def _kept(store: OrderedDict[Hashable, _T], key: Hashable, most: int, make: Callable[[], _T]) -> _T:
-    """Give what was kept, or make it; the one that was not asked for the longest goes."""
-    if key not in store:
-        store[key] = make()
-        if len(store) > most:
+def _kept(
+    store: OrderedDict[str, _T], path: str, read: Callable[[Path], _T], is_full: Callable[[Collection[_T]], bool]
+) -> _T:
+    """Give what was kept, or read it; what is deleted goes then, and what was not asked for the longest."""
+    if path not in store:
+        for gone in [kept for kept in store if not Path(kept).exists()]:
+            del store[gone]
+        store[path] = read(Path(path))
+        while len(store) > 1 and is_full(store.values()):
             store.popitem(last=False)
-    store.move_to_end(key)
-    return store[key]
+    store.move_to_end(path)
+    return store[path]
+
+
+def _read_counts(path: Path) -> NDArray[np.int32]:
+    counts: NDArray[np.int32] = np.load(path, allow_pickle=False)
+    return counts
+
+
+def _are_too_large(filters: Collection[NDArray[np.int32]]) -> bool:
+    return sum(counts.nbytes for counts in filters) > _MOST_FILTER_BYTES

@@ -59,7 +59,7 @@ class StoredTitles:
     def _segments(self) -> list[tuple[str, str | None, list[int]]]:
         filters: Sequence[Path | None] = self._filter.files if self._filter else [None] * len(self.folders)
         return [
-            (str(folder), None if file is None else str(file), sorted(segment.closed))
+            (str(folder), None if file is None else str(file), segment.closed.tolist())
             for segment, folder, file in zip(self.open.segments, self.folders, filters, strict=True)
         ]
 

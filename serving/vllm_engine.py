@@ -30,7 +30,7 @@ with warnings.catch_warnings():
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from serving.engine import Generation, TitleList
+from serving.engine import ConfinedGeneration, Generation
 from serving.errors import EngineStartError, EngineUnavailableError, UnknownAdapterError
 from serving.reaper import Reaper
 from serving.title_mask import ARGUMENT, FORCED
@@ -131,16 +131,8 @@ class VllmEngine:
         self, prompt_ids: Sequence[int], *, adapter_id: str | None, max_new_tokens: int, request_id: str
     ) -> Generation:
         """See `Engine.generate`."""
-        params = SamplingParams(
-            temperature=0.0,
-            max_tokens=max_new_tokens,
-            stop_token_ids=[self._end_id],
-            logprobs=0,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        async with self._turn(adapter_id):
-            output = await self._run(prompt_ids, params, adapter_id, request_id)
+        params = _params(max_tokens=max_new_tokens, stop_token_ids=[self._end_id])
+        output = await self._run(prompt_ids, params, adapter_id, request_id)
         return _generation(output.outputs[0])
 
     async def write_titles(
@@ -153,7 +145,7 @@ class VllmEngine:
         k: int,
         max_new_tokens: int,
         request_id: str,
-    ) -> TitleList:
+    ) -> ConfinedGeneration:
         """See `Engine.write_titles`. Without an adapter it waits as `generate` does."""
         self._check(prompt_ids, max_new_tokens)
         writing = TitleWriting(
@@ -169,8 +161,7 @@ class VllmEngine:
         )
         async with self._turn(adapter_id):
             with _naming_failures():
-                result = await writing.run()
-        return TitleList(result.titles, result.is_complete, writing.tokens)
+                return ConfinedGeneration(await writing.run(), writing.tokens)
 
     async def sample(
         self,
@@ -182,32 +173,15 @@ class VllmEngine:
         request_id: str,
     ) -> list[Generation]:
         """See `Engine.sample`."""
-        params = SamplingParams(
-            temperature=1.0,
-            n=n,
-            max_tokens=max_new_tokens,
-            stop_token_ids=[self._end_id],
-            logprobs=0,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        async with self._turn(adapter_id):
-            output = await self._run(prompt_ids, params, adapter_id, request_id)
+        params = _params(temperature=1.0, n=n, max_tokens=max_new_tokens, stop_token_ids=[self._end_id])
+        output = await self._run(prompt_ids, params, adapter_id, request_id)
         return [_generation(written) for written in output.outputs]
 
     async def next_tokens(
         self, prompt_ids: Sequence[int], *, adapter_id: str | None, n: int, request_id: str
     ) -> list[tuple[int, float]]:
         """See `Engine.next_tokens`."""
-        params = SamplingParams(
-            temperature=0.0,
-            max_tokens=1,
-            logprobs=n,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        async with self._turn(adapter_id):
-            output = await self._run(prompt_ids, params, adapter_id, request_id)
+        output = await self._run(prompt_ids, _params(max_tokens=1, logprobs=n), adapter_id, request_id)
         [entries] = output.outputs[0].logprobs or [{}]
         return sorted(((token, entry.logprob) for token, entry in entries.items()), key=lambda entry: -entry[1])
 
@@ -219,18 +193,10 @@ class VllmEngine:
         It does not ask for `prompt_logprobs`: with LoRA vLLM 0.32 on the CPU mixes up tokens and requests when it
         computes those in a batch of several, and dies of it («einsum(): subscript b has size 4 …»).
         """
-        params = SamplingParams(
-            temperature=0.0,
-            max_tokens=len(completion_ids),
-            ignore_eos=True,
-            logprobs=0,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            extra_args={ARGUMENT: {FORCED: list(completion_ids)}},
-        )
         self._check([*prompt_ids, *completion_ids], 0)
-        async with self._turn(adapter_id):
-            output = await self._run(prompt_ids, params, adapter_id, f"log-prob-{uuid.uuid4().hex}")
+        forced = {ARGUMENT: {FORCED: list(completion_ids)}}
+        params = _params(max_tokens=len(completion_ids), ignore_eos=True, extra_args=forced)
+        output = await self._run(prompt_ids, params, adapter_id, f"log-prob-{uuid.uuid4().hex}")
         written = _generation(output.outputs[0])
         if written.ids != tuple(completion_ids):
             raise EngineUnavailableError(f"vLLM wrote {written.ids} where only {tuple(completion_ids)} was allowed")
@@ -262,15 +228,17 @@ class VllmEngine:
     async def _run(
         self, ids: Sequence[int], params: SamplingParams, adapter_id: str | None, request_id: str
     ) -> RequestOutput:
+        """Let one request write to its end, in its turn."""
         self._check(ids, params.max_tokens or 0)
         lora = None if adapter_id is None else self._lora(adapter_id)
         output: RequestOutput | None = None
-        with _naming_failures():
-            # Leaving this loop early (cancellation, deadline) makes vLLM abort the request in its engine too
-            async for latest in self._llm.generate(
-                TokensPrompt(prompt_token_ids=list(ids)), params, request_id, lora_request=lora
-            ):
-                output = latest
+        async with self._turn(adapter_id):
+            with _naming_failures():
+                # Leaving this loop early (cancellation, deadline) makes vLLM abort the request in its engine too
+                async for latest in self._llm.generate(
+                    TokensPrompt(prompt_token_ids=list(ids)), params, request_id, lora_request=lora
+                ):
+                    output = latest
         if output is None:
             raise EngineUnavailableError("the vLLM engine ended a request without an answer")
         return output
@@ -322,6 +290,12 @@ def _engine_args(base: str, adapters: int, options: VllmOptions) -> AsyncEngineA
         max_logprobs=-1,  # no limit
         **chosen,
     )
+
+
+def _params(**settings: Any) -> SamplingParams:
+    """Greedy, with the log-probability of every token written, given once at the end; but for what the settings say."""
+    usual = {"temperature": 0.0, "logprobs": 0, "detokenize": False, "output_kind": RequestOutputKind.FINAL_ONLY}
+    return SamplingParams(**(usual | settings))
 
 
 def _allowed_rank(lora_rank: int) -> int:

@@ -20,7 +20,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.output_processor import RequestOutputCollector
 
-from index.title_beams import NextTokens, Path, SearchResult, TitleBeams, next_tokens_needed
+from index.title_beams import FoundTitles, NextTokens, Path, TitleBeams, next_tokens_needed
 from serving.errors import EngineUnavailableError
 from serving.title_mask import ARGUMENT
 from serving.title_tries import StoredTitles
@@ -60,11 +60,12 @@ class TitleWriting:
         self._request_id = request_id
         self._search = TitleBeams(titles.open, width=width, k=k)
         self._runs: dict[str, _Run] = {}
+        self._alive: set[str] = set()  # every request that the engine may know, also one that is just being handed over
         self._news = asyncio.Event()
         self._started = 0
         self.tokens = 0  # written by all requests together
 
-    async def run(self) -> SearchResult:
+    async def run(self) -> FoundTitles:
         try:
             while self._search.wanted:
                 await self._follow()
@@ -74,7 +75,7 @@ class TitleWriting:
                 self._search.advance()
             return self._search.result()
         finally:
-            await self._stop(list(self._runs))
+            await self._stop(list(self._alive))
 
     async def _follow(self) -> None:
         """Let a request write on from everything that is wanted, and none from anything else."""
@@ -99,6 +100,7 @@ class TitleWriting:
             extra_args={ARGUMENT: may_write},
             skip_clone=True,  # nobody else has these
         )
+        self._alive.add(name)
         outputs = await self._llm.add_request(
             name, tokens_input([*self._prompt_ids, *path]), params, lora_request=self._lora
         )
@@ -121,13 +123,17 @@ class TitleWriting:
                 run.path = (*run.path, token)
             self.tokens += len(written.token_ids)
             if output.finished:
-                del self._runs[name]
+                self._forget(name)
 
     async def _stop(self, names: Sequence[str]) -> None:
-        for name in names:
-            del self._runs[name]
         if names:
-            await self._llm.abort(list(names))
+            await self._llm.abort(list(names))  # one that the engine does not know does no harm
+        for name in names:
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        self._runs.pop(name, None)
+        self._alive.discard(name)
 
 
 def _told(logprobs: Any) -> list[NextTokens]:

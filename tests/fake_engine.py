@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from index.title_beams import TitleBeams, next_tokens_needed
-from serving.engine import Generation, TitleList
+from serving.engine import ConfinedGeneration, Generation
 from serving.errors import EngineUnavailableError, UnknownAdapterError
 from serving.title_tries import StoredTitles
 
@@ -57,7 +57,7 @@ class FakeEngine:
         k: int,
         max_new_tokens: int,
         request_id: str,
-    ) -> TitleList:
+    ) -> ConfinedGeneration:
         """Its model writes the adapter's title with near certainty; every other token costs a nat and its place."""
         await self.generate(prompt_ids, adapter_id=adapter_id, max_new_tokens=max_new_tokens, request_id=request_id)
         search, tokens = TitleBeams(titles.open, width=width, k=k), 0
@@ -69,8 +69,7 @@ class FakeEngine:
                 search.hear(path, sorted(told, key=lambda entry: -entry[1])[: next_tokens_needed(width)])
                 tokens += 1
             search.advance()
-        result = search.result()
-        return TitleList(result.titles, result.is_complete, tokens)
+        return ConfinedGeneration(search.result(), tokens)
 
     def _nats(self, liked: Sequence[int], path: tuple[int, ...], token: int) -> float:
         return -0.1 if (*path, token) == tuple(liked[: len(path) + 1]) else -1.0 - token / 1000

@@ -20,7 +20,6 @@ from index.ranking import POOL, Written
 from index.trie import TitleTrie
 from training.adapter import DecodingMode
 from training.dataset import Dataset
-from training.generation.beam import Generation
 from training.generation.sampling import sample
 from training.generation.title_beam import TitleList, write_best_titles, write_titles
 from training.generation.title_writer import TitleWriter
@@ -86,22 +85,34 @@ class Decoder:
                     batch_size=self._settings.decode_batch_size,
                     advance=advance,
                 )
-                return self._processes.gather([self._distinct(generations) for generations in drawn])
+                return self._processes.gather(
+                    [
+                        distinct_titles([(renderer.parse(one.ids), one.log_prob) for one in generations])
+                        for generations in drawn
+                    ]
+                )
             if mode == "exact":
                 lists = write_best_titles(model, prompts, self._trie, k=LISTED, advance=advance)
             else:
                 lists = write_titles(model, prompts, self._trie, width=width, k=LISTED, advance=advance)
         return self._processes.gather([self._of_catalog(titles) for titles in lists])
 
-    def _distinct(self, generations: Sequence[Generation]) -> Written:
-        best: dict[str, float] = {}
-        for generation in generations:
-            text = self._dataset.renderer.parse(generation.ids)
-            best[text] = max(generation.log_prob, best.get(text, -np.inf))
-        texts = sorted(best, key=lambda text: -best[text])
-        return Written(tuple(texts), tuple(best[text] for text in texts))
-
     def _of_catalog(self, titles: TitleList) -> Written:
         rows = titles.rows.tolist()
         texts = tuple(self._dataset.catalog.titles[row] for row in rows)
         return Written(texts, tuple(titles.log_probs.tolist()), tuple(rows))
+
+
+def distinct_titles(drawn: Sequence[tuple[str, float]]) -> Written:
+    """List texts with their log-probabilities, each once and the most probable first; at least one is needed.
+
+    One that was spelled in several ways counts as the likeliest of them. Blank texts are left out, as in serving,
+    unless there is nothing else: where serving turns to popularity, an evaluation needs what was written.
+    """
+    best: dict[str, float] = {}
+    for text, log_prob in drawn:
+        best[text] = max(log_prob, best.get(text, -np.inf))
+    texts = sorted((text for text in best if text.strip()), key=lambda text: -best[text]) or [
+        max(best, key=lambda text: best[text])
+    ]
+    return Written(tuple(texts), tuple(best[text] for text in texts))

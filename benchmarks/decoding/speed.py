@@ -31,7 +31,7 @@ from clients.commands.index import open_index
 from clients.commands.init import init_shop
 from clients.demo_shop import write_demo_shop
 from index.workspace import Workspace
-from serving.engine import TitleList
+from serving.engine import ConfinedGeneration
 from serving.service import open_vllm
 from serving.settings import ServingSettings
 from serving.title_tries import TitleTries
@@ -150,8 +150,8 @@ async def _one_at_a_time(
             result = await write(prompt, f"{name}-{number}")
             if number:
                 taken[name].append(time.perf_counter() - started)
-                if isinstance(result, TitleList):
-                    proven.setdefault(name, []).append(result.is_complete)
+                if isinstance(result, ConfinedGeneration):
+                    proven.setdefault(name, []).append(result.found.is_proven)
     return taken, {name: statistics.mean(answers) for name, answers in proven.items()}
 
 

@@ -244,9 +244,11 @@ def tries(titles: list[tuple[int, ...]], tmp_path_factory: pytest.TempPathFactor
 async def search(
     engine, titles: StoredTitles, adapter_id: str | None, *, width: int = 30, k: int = 30, name: str = "s"
 ):
-    return await engine.write_titles(
+    confined = await engine.write_titles(
         PROMPT, titles, adapter_id=adapter_id, width=width, k=k, max_new_tokens=8, request_id=f"{name}-{adapter_id}"
     )
+    assert (confined.completion_tokens > 0) == bool(confined.found.titles)
+    return confined.found
 
 
 async def test_a_wide_search_ranks_the_catalog_as_scoring_every_title_does(engine, titles, tries) -> None:
@@ -262,7 +264,7 @@ async def test_a_wide_search_ranks_the_catalog_as_scoring_every_title_does(engin
         best = sorted(range(30), key=lambda row: -scores[row])
         assert [title.rows for title in result.titles] == [(row,) for row in best]
         assert [title.log_prob for title in result.titles] == pytest.approx([scores[row] for row in best], abs=1e-3)
-        assert result.is_complete
+        assert result.is_proven
         assert free.log_prob == pytest.approx(await engine.log_prob(PROMPT, free.ids, adapter_id=adapter_id), abs=1e-3)
         drawn = await engine.sample(PROMPT, adapter_id=adapter_id, n=3, max_new_tokens=4, request_id=f"n-{adapter_id}")
         for one in drawn:
@@ -285,7 +287,7 @@ async def test_a_search_stays_inside_its_request_and_gives_k(engine, titles, tri
     assert len(narrow.titles) == 3
     assert {title.rows[0] for title in narrow.titles} <= set(left)
     nothing = await search(engine, tries.open_titles(np.zeros(30, dtype=bool)), "a@1", name="nothing")
-    assert (nothing.titles, nothing.completion_tokens) == ((), 0)
+    assert nothing.titles == ()
     for bad, message in (((), "token ids"), (tuple([5] * MAX_LEN), "the engine takes")):
         with pytest.raises(ValueError, match=message):
             await engine.write_titles(
@@ -307,6 +309,22 @@ async def test_a_cancelled_search_leaves_nothing_running(engine, tries) -> None:
             await search(engine, tries.open_titles(), "a@1", name="late")
     assert engine._llm.get_num_unfinished_requests() == 0
     assert (await search(engine, tries.open_titles(), "a@1", width=1, k=1, name="after")).titles
+
+
+async def test_a_search_cancelled_while_a_request_is_handed_over_leaves_none(engine, tries, monkeypatch) -> None:
+    """The engine has the request already, the search does not know it yet."""
+    add_request = engine._llm.add_request
+
+    async def add_slowly(*args, **kwargs):
+        outputs = await add_request(*args, **kwargs)
+        await asyncio.sleep(10)
+        return outputs
+
+    monkeypatch.setattr(engine._llm, "add_request", add_slowly)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await search(engine, tries.open_titles(), "a@1", name="handed-over")
+    assert engine._llm.get_num_unfinished_requests() == 0
 
 
 async def test_a_killed_engine_is_named_and_a_bad_adapter_leaves_no_process(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from index.approximate import ApproximateIndex, ApproximateKind
 from index.choice import recall_of
 from index.flat import FlatIndex
+from index.ranking import POOL
 
 KINDS: tuple[ApproximateKind, ...] = ("hnsw", "ivf", "sq", "pq")
 coordinates = st.integers(-3, 3).map(np.float32)
@@ -85,11 +86,26 @@ def test_few_allowed_rows_and_a_deep_list_are_answered_exactly(kind: Approximate
     vectors, queries = random_vectors(2000), random_vectors(3, seed=1)
     index = ApproximateIndex.build(kind, FlatIndex.build(vectors))
     allowed = np.arange(2000) % 50 == 0
-    for k, mask in ((10, allowed), (150, None)):
+    for k, mask in ((10, allowed), (450, None)):
         np.testing.assert_array_equal(
             index.search(queries, k, allowed=mask)[1], index.flat.search(queries, k, allowed=mask)[1]
         )
     assert index.search(queries, 5, allowed=np.zeros(2000, dtype=bool))[1].shape == (3, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("k", [2 * POOL + 16, 2 * POOL + 16 + 256])
+def test_what_a_fusion_looks_through_needs_no_exact_search(
+    kind: ApproximateKind, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pool with hidden rows among it, and as many empty ones as `Segments` asks past."""
+    vectors = random_vectors(3000)
+    index = ApproximateIndex.build(kind, FlatIndex.build(vectors))
+    index.breadth = {"hnsw": 100, "pq": 40}.get(kind, index.broadest)
+    expected, _ = index.flat.search(vectors[:2], k)
+    monkeypatch.setattr(FlatIndex, "search", None)
+    distances, _ = index.search(vectors[:2], k)
+    assert np.mean(distances <= expected[:, -1:]) > 0.9
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,7 +11,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from index import flat
+from index.coarse import CoarseCopy
 from index.flat import FlatIndex
+from index.ranking import POOL
+from index.search import Rows, Vectors
 
 coordinates = st.integers(-3, 3).map(np.float32)
 
@@ -60,13 +63,14 @@ def test_equals_brute_force_at_any_scale_and_route(
     vectors, queries = vectors * scale, queries * scale
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flat, "_COARSE_FROM", 0)
+        patch.setattr(flat, "_COARSE_ROWS_PER_K", 0)
         index = FlatIndex.build(vectors)
-    for mask in (None, allowed):
-        expected_distances, expected_rows = brute_force(vectors, queries, k, mask)
-        for part in (slice(0, 1), slice(None)):
-            distances, rows = index.search(queries[part], k, allowed=mask)
-            np.testing.assert_array_equal(distances, expected_distances[part])
-            np.testing.assert_array_equal(rows, expected_rows[part])
+        for mask in (None, allowed):
+            expected_distances, expected_rows = brute_force(vectors, queries, k, mask)
+            for part in (slice(0, 1), slice(None)):
+                distances, rows = index.search(queries[part], k, allowed=mask)
+                np.testing.assert_array_equal(distances, expected_distances[part])
+                np.testing.assert_array_equal(rows, expected_rows[part])
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 300])
@@ -83,6 +87,22 @@ def test_every_route_equals_brute_force_on_many_rows(n: int, share: float) -> No
     expected_distances, expected_rows = brute_force(vectors, queries, 10, allowed)
     np.testing.assert_array_equal(distances, expected_distances)
     np.testing.assert_array_equal(rows, expected_rows)
+
+
+def test_the_coarse_copy_proposes_all_that_a_fusion_looks_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pool with hidden rows among it, of 12,000 rows."""
+    index = FlatIndex.build(np.random.default_rng(6).normal(size=(12_000, 6)).astype(np.float32))
+    query, asked = index.vectors(np.array([7])), list[int]()
+    propose = CoarseCopy.propose
+
+    def noted(copy: CoarseCopy, query: Vectors, n: int, parameters: None) -> tuple[Rows, float]:
+        asked.append(n)
+        return propose(copy, query, n, parameters)
+
+    monkeypatch.setattr(CoarseCopy, "propose", noted)
+    _, rows = index.search(query, 2 * POOL + 16)
+    assert asked == [2 * (2 * POOL + 16) + 12]
+    assert rows[0].tolist() == brute_force(index.matrix, query, 2 * POOL + 16, None)[1][0].tolist()
 
 
 def test_near_duplicates_that_eight_bits_cannot_tell_apart_are_still_told_apart() -> None:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 from index.catalog import Catalog, Item
 from index.flat import FlatIndex
 from index.grounding import Grounder
+from index.search import Mask, Rows, Vectors
 from tests.unit.index.letter_encoder import LetterEncoder
 
 words = st.text("abc", min_size=1, max_size=4)
@@ -66,6 +69,43 @@ def test_a_filter_ranks_as_a_catalog_of_the_allowed_titles_would(data: st.DataOb
     assert filtered.rows.tolist() == free.rows[kept][:k].tolist()
     assert filtered.distances.tolist() == free.distances[kept][:k].tolist()
     assert filtered.grounding == free.grounding
+
+
+@pytest.mark.parametrize(("hidden", "reach"), [(0, 20), (1, 21), (10, 30), (40, 40), (200, 56), (201, 2)])
+def test_a_search_reaches_past_hidden_titles_no_further_than_they_are_many(hidden: int, reach: int) -> None:
+    """For 20 of 400 titles: 40 hidden ones are 2 of 20 if they lie anywhere, so twice that and 16 are looked past.
+
+    Those that lie farthest are hidden, so one search is enough, unless more than half are hidden.
+    """
+    titles = ["a" * n for n in range(1, 401)]
+    grounder, asked = make_grounder(titles), list[int]()
+    search = grounder.index.search
+
+    def noted(queries: Vectors, k: int, **options: Any) -> tuple[Vectors, Rows]:
+        asked.append(k)
+        return search(queries, k, **options)
+
+    grounder.index.search = noted  # type: ignore[method-assign]
+    allowed = np.arange(400) < 400 - hidden
+    assert grounder.rank(["a"], 20, allowed=allowed)[0].rows.tolist() == list(range(20))
+    assert asked == ([reach] if hidden <= 200 else [reach, 20])
+
+
+def test_an_exact_title_that_an_approximate_search_misses_is_0_away() -> None:
+    """The search does not find aa, whether all titles are allowed or some."""
+
+    class Missing(FlatIndex):
+        def search(self, queries: Vectors, k: int, *, allowed: Mask | None = None, threads: int = 1) -> Any:
+            seen = np.array([True, False, True, True]) & (True if allowed is None else allowed)
+            return super().search(queries, k, allowed=seen, threads=threads)
+
+    titles = ["a", "aa", "aaa", "aaaaa"]
+    catalog = Catalog.from_items(Item(title, title) for title in titles)
+    grounder = Grounder(catalog, Missing(FlatIndex.build(LetterEncoder().encode(titles)).storage), LetterEncoder())
+    for allowed in (None, np.array([True, True, True, False])):
+        [ranking] = grounder.rank(["aa"], 2, allowed=allowed)
+        assert (ranking.grounding.match, ranking.grounding.distance, ranking.grounding.margin) == ("exact", 0.0, 1.0)
+        assert (ranking.rows.tolist(), ranking.distances.tolist()) == ([1, 0], [0.0, 1.0])
 
 
 def test_unknown_texts_are_encoded_once_and_together() -> None:

@@ -2,15 +2,17 @@
 
 import math
 import random
+from collections.abc import Collection
 from functools import cache
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from index.open_titles import OpenTitles
-from index.title_beams import NextTokens, Path, SearchResult, TitleBeams, next_tokens_needed
+from index.open_titles import OpenTitles, Segment, TitleOrder
+from index.title_beams import FoundTitles, NextTokens, Path, TitleBeams, next_tokens_needed
 from index.trie import TitleTrie
 
 END = 0
@@ -37,6 +39,15 @@ def segments(titles: Titles, cut: int) -> list[TitleTrie]:
     return [TitleTrie.build([titles[row] for row in part], list(part)) for part in parts if part]
 
 
+def open_of(*tries: TitleTrie, allowed: NDArray[np.bool_] | None = None, excluded: Collection[int] = ()) -> OpenTitles:
+    """Close what is not allowed (bool [rows of the catalog]) and what is excluded (rows)."""
+    parts = []
+    for trie in tries:
+        admitted = None if allowed is None else trie.admit(allowed)
+        parts.append(Segment(trie, admitted, TitleOrder.of(trie).closed_nodes(excluded, admitted)))
+    return OpenTitles(tuple(parts), frozenset(excluded))
+
+
 def told(seed: int, open_titles: OpenTitles, path: Path, n: int) -> NextTokens:
     place = open_titles.start
     for token in path:
@@ -45,9 +56,7 @@ def told(seed: int, open_titles: OpenTitles, path: Path, n: int) -> NextTokens:
     return sorted(((token, log_probs(seed, path)[token]) for token in allowed), key=lambda entry: -entry[1])[:n]
 
 
-def drive(
-    seed: int, open_titles: OpenTitles, width: int, k: int, *, ahead: random.Random | None = None
-) -> SearchResult:
+def drive(seed: int, open_titles: OpenTitles, width: int, k: int, *, ahead: random.Random | None = None) -> FoundTitles:
     """Search as an engine would; with `ahead`, requests write on by some tokens before the search looks."""
     search = TitleBeams(open_titles, width=width, k=k)
     while search.wanted:
@@ -73,21 +82,21 @@ def test_a_wide_search_gives_exactly_the_best_open_titles(titles: Titles, seed: 
     excluded = data.draw(st.sets(st.integers(0, len(titles) + 3)))
     k = data.draw(st.integers(1, 12))
     tries = segments(titles, data.draw(st.integers(0, len(titles))))
-    found = drive(seed, OpenTitles.of(*tries, allowed=allowed, excluded=excluded), len(titles), k)
+    found = drive(seed, open_of(*tries, allowed=allowed, excluded=excluded), len(titles), k)
     open_rows = [row for row in rows if row not in excluded and (allowed is None or allowed[row])]
     best = sorted({titles[row] for row in open_rows}, key=lambda title: (-score(seed, title), title))[:k]
     assert [found_title.path for found_title in found.titles] == best
     for found_title in found.titles:
         assert found_title.log_prob == pytest.approx(score(seed, found_title.path))
         assert list(found_title.rows) == [row for row in open_rows if titles[row] == found_title.path]
-    assert found.is_complete
+    assert found.is_proven
 
 
 @given(catalogs, st.integers(0, 99), st.integers(1, 4), st.integers(1, 6), st.randoms(use_true_random=False))
 def test_the_result_does_not_depend_on_how_far_requests_run_ahead(
     titles: Titles, seed: int, width: int, k: int, ahead: random.Random
 ) -> None:
-    open_titles = OpenTitles.of(*segments(titles, len(titles) // 2))
+    open_titles = open_of(*segments(titles, len(titles) // 2))
     in_step = drive(seed, open_titles, width, k)
     out_of_step = drive(seed, open_titles, width, k, ahead=ahead)
     assert [title.path for title in out_of_step.titles] == [title.path for title in in_step.titles]
@@ -97,14 +106,14 @@ def test_the_result_does_not_depend_on_how_far_requests_run_ahead(
 def test_a_narrow_search_gives_existing_titles_and_knows_when_they_are_the_best(
     titles: Titles, seed: int, width: int, k: int
 ) -> None:
-    found = drive(seed, OpenTitles.of(TitleTrie.build(titles, range(len(titles)))), width, k)
+    found = drive(seed, open_of(TitleTrie.build(titles, range(len(titles)))), width, k)
     best = sorted(set(titles), key=lambda title: (-score(seed, title), title))[:k]
     paths = [title.path for title in found.titles]
     assert len(set(paths)) == len(paths) >= min(k, width, len(set(titles)))
     assert set(paths) <= set(titles)
     scores = [title.log_prob for title in found.titles]
     assert scores == sorted(scores, reverse=True)
-    if found.is_complete:
+    if found.is_proven:
         assert paths == best
 
 
@@ -114,7 +123,7 @@ def test_what_is_open_is_what_brute_force_leaves(titles: Titles, data: st.DataOb
     allowed = np.array([data.draw(st.booleans()) for _ in titles])
     excluded = data.draw(st.sets(st.integers(0, len(titles) - 1)))
     tries = segments(titles, data.draw(st.integers(0, len(titles))))
-    open_titles = OpenTitles.of(*tries, allowed=allowed, excluded=excluded)
+    open_titles = open_of(*tries, allowed=allowed, excluded=excluded)
     left = {titles[row] for row in range(len(titles)) if allowed[row] and row not in excluded}
     prefixes = {title[:length] for title in left for length in range(len(title) + 1)} | {()}
     for prefix in prefixes:
@@ -123,20 +132,21 @@ def test_what_is_open_is_what_brute_force_leaves(titles: Titles, data: st.DataOb
             place = open_titles.follow(place, token)
         following = sorted({title[len(prefix)] for title in left if title[: len(prefix)] == prefix and title != prefix})
         assert open_titles.next_tokens(place).tolist() == following
+        assert open_titles.count_next(place) == len(following)
         assert open_titles.is_title(place) == (prefix in left) or not prefix
         with pytest.raises(KeyError, match="may not follow"):
             open_titles.follow(place, VOCABULARY)
 
 
 def test_a_search_of_no_beams_or_no_titles_is_refused() -> None:
-    open_titles = OpenTitles.of(TitleTrie.build([(1, END)], [0]))
+    open_titles = open_of(TitleTrie.build([(1, END)], [0]))
     for width, k in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="at least 1"):
             TitleBeams(open_titles, width=width, k=k)
 
 
 def test_what_the_titles_do_not_allow_is_refused() -> None:
-    search = TitleBeams(OpenTitles.of(TitleTrie.build([(1, END)], [0])), width=1, k=1)
+    search = TitleBeams(open_of(TitleTrie.build([(1, END)], [0])), width=1, k=1)
     for told in ([], [(2, -1.0)]):
         with pytest.raises(KeyError, match=r"may (not )?follow"):
             search.hear((), told)

@@ -88,9 +88,11 @@ async def test_a_narrow_beam_is_filled_up_with_neighbours_that_say_so(rig: Rig) 
 async def test_where_nothing_may_be_given_nobody_is_asked_to_write(rig: Rig, decoding: Decoding) -> None:
     rig.decode(decoding, LIKELIHOOD)
     request = RecommendRequest(history=["i8"], filters=Filters(category=["nope"]))
-    answer = await rig.service.recommender.recommend(request, request_id="r", record=False)
+    async with rig.admission.place(), rig.admission.place():  # all there are
+        answer = await rig.service.recommender.recommend(request, request_id="r", record=False)
     assert (answer.items, answer.degraded) == ([], [Degraded.FEWER_THAN_K])
     assert rig.engine.prompts == []
+    assert (answer.history.used, answer.history.dropped, answer.usage.completion_tokens) == (0, 1, 0)
 
 
 async def test_a_fusion_reads_what_was_written_and_scores_the_rest_too(rig: Rig) -> None:
@@ -117,9 +119,24 @@ async def test_where_all_titles_are_too_long_the_model_writes_freely(rig: Rig, t
         titles = tries.open_titles(np.isin(np.arange(7), rows))
         decoded = await decoder.write([1], k=3, catalog=tiny_catalog(), titles=titles, request_id="r")
         assert decoded.written is not None
+        assert decoded.unconfined == (rows == (0, 3))
         written[rows] = decoded.written
     assert (written[0, 3].rows, written[0, 3].texts) == (None, ("Zork",))
     assert (written[0, 1, 3, 5].rows, written[0, 1, 3, 5].texts) == ((5, 1), ("Zork", "Doom"))
+
+
+async def test_an_answer_says_that_its_text_was_not_confined_to_the_catalog(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if every title that may be given were too long: the search has nothing to find."""
+    rig.decode(EVERY_TITLE, LIKELIHOOD)
+    request, recommend = RecommendRequest(history=["i8"], k=2), rig.service.recommender.recommend
+    assert (await recommend(request, request_id="confined", record=False)).degraded == []
+    open_titles = TitleTries.open_titles
+    monkeypatch.setattr(TitleTries, "open_titles", lambda tries, *_: open_titles(tries, np.zeros(7, dtype=np.bool_)))
+    answer = await recommend(request, request_id="free", record=False)
+    assert answer.degraded == [Degraded.UNCONFINED]
+    assert [item.grounding.match for item in answer.items if item.grounding] == [Match.EXACT, Match.NEAREST]
 
 
 @pytest.mark.parametrize(
@@ -196,6 +213,12 @@ async def test_explain_keeps_the_titles_with_their_log_probabilities(rig: Rig, t
     best, second = decision["details"]["titles"]
     assert best == ["Zork", pytest.approx(log_prob(rig, "Zork"))]
     assert second[1] < best[1]
+    assert decision["details"]["is_proven"] is True
+    rig.decode(Decoding("greedy", 42), LIKELIHOOD)
+    await rig.service.recommender.recommend(request, request_id="free")
+    freely = find_decision(tmp_path / "events.db", "free")
+    assert freely is not None
+    assert freely["details"]["is_proven"] is None
 
 
 def test_settings_override_the_manifest_and_a_fusion_needs_weights() -> None:

@@ -1,5 +1,7 @@
 """What becomes of logits inside the engine, on plain tensors."""
 
+import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +110,29 @@ def test_a_request_that_left_the_titles_goes_unbound(tries: TitleTries) -> None:
     mask.add(0, asked(tries), [7])
     mask.add(1, asked(tries), [3])
     assert {row: tokens.tolist() for row, tokens in zip(*mask.allowed_tokens(), strict=True)} == {1: [4, 5]}
+
+
+def test_filters_are_kept_up_to_a_bound_and_tries_no_longer_than_their_folders(
+    tries: TitleTries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for one filter: 3 + 1 and 1 + 1 numbers of 4 bytes for two tries. The next one takes it, the first goes."""
+    monkeypatch.setattr("serving.title_mask._MOST_FILTER_BYTES", 24)
+    load, read = np.load, list[weakref.ref[np.ndarray]]()
+
+    def watched(path: Path, **options: bool) -> np.ndarray:
+        found = load(path, **options)
+        if Path(path).parent == tmp_path / "files":
+            read.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr("serving.title_mask.np.load", watched)
+    mask = TitleMask()
+    for number in range(3):
+        mask.add(0, asked(tries, allowed=np.arange(4) != number, excluded=[3]), [])
+        mask.remove(0)
+        assert [counts() is not None for counts in read] == [False, False] * number + [True, True]
+    mapped = [weakref.ref(trie) for trie in mask._tries.values()]
+    shutil.rmtree(tmp_path / "added")
+    shutil.copytree(tmp_path / "base", tmp_path / "later")
+    mask.add(0, {"titles": {"segments": [[str(tmp_path / "later"), None, []]], "place": [0]}}, [])
+    assert [trie() is not None for trie in mapped] == [True, False]
