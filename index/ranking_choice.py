@@ -37,7 +37,8 @@ class RankingChoice:
 
     Attributes:
         mode: see the module.
-        weights: of a fusion; None for the other modes.
+        weights: of the fusion that was fitted for the same decoding. A fusion has them; beside another mode they lie
+            ready for whoever asks for the fusion.
         popularity_gamma: BIGRec's gamma, for `l2`; 0 leaves popularity out.
     """
 
@@ -48,8 +49,16 @@ class RankingChoice:
     def __post_init__(self) -> None:
         if self.mode not in RANKINGS:
             raise ValueError(f"ranking must be one of {', '.join(RANKINGS)}, got {self.mode!r}")
-        if (self.mode == "fusion") != (self.weights is not None):
-            raise ValueError("fusion, and only fusion, has weights")
+        if self.mode == "fusion" and self.weights is None:
+            raise ValueError("a fusion needs weights")
+
+    def by(self, mode: RankingMode) -> RankingChoice:
+        """The same adapter ranked another way; without popularity, which belongs to the mode that was chosen.
+
+        Raises:
+            ValueError: a fusion without weights.
+        """
+        return self if mode == self.mode else RankingChoice(mode, self.weights)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

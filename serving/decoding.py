@@ -190,14 +190,15 @@ def choose_ranking(adapter_id: str, facts: RankingChoice, mode: RankingMode | Li
     Raises:
         SettingsError: a fusion is asked for, but the adapter has no weights for one.
     """
-    if not mode or mode == facts.mode:
+    if not mode:
         return facts
-    if mode != "fusion":
-        return RankingChoice(mode)
-    raise SettingsError(
-        f"SOFTREC_RANKING={mode}, but the manifest of adapter {adapter_id} ranks by {facts.mode} and has no weights",
-        remedy="leave SOFTREC_RANKING empty, or set it to likelihood",
-    )
+    if mode == "fusion" and facts.weights is None:
+        raise SettingsError(
+            f"SOFTREC_RANKING={mode}, but the manifest of adapter {adapter_id} ranks by {facts.mode} and has no weights "
+            "of a fusion",
+            remedy="leave SOFTREC_RANKING empty, or set it to likelihood",
+        )
+    return facts.by(mode)
 
 
 def titles_ranked(ranking: RankingChoice) -> int | None:

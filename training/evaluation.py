@@ -193,10 +193,11 @@ class _Bench:
 
         for decoding, wanted in modes:
             mode: OfflineMode = decoding or ("greedy" if wanted == "l2" else "constrained_beam")
-            if wanted == "fusion":
-                judge_mode(mode, ranking if (mode, wanted) == (served.mode, ranking.mode) else None)
-            else:
-                judge_mode(mode, RankingChoice(wanted))  # l2 as in the paper, whatever gamma is served
+            known = ranking if mode == served.mode else BY_DISTANCE
+            if wanted == "fusion" and known.weights is None:
+                judge_mode(mode, None)
+            else:  # l2 as in the paper, whatever gamma is served
+                judge_mode(mode, RankingChoice(wanted, known.weights))
         if not modes or (with_served and (served.mode, ranking) not in [(mode, choice) for mode, choice, _ in found]):
             judge_mode(served.mode, ranking)
         own = next((v.positions for mode, choice, v in found if choice.mode == "likelihood" and mode != "greedy"), None)

@@ -10,7 +10,7 @@ ways round; the weights that are kept are then those of all.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +69,8 @@ def choose_mode(
         popularity: int64 [len(catalog)], of what training may see.
 
     Returns:
-        The chosen mode, and all that were tried, cheapest first.
+        The chosen mode, with the weights of the fusion that was tried in its decoding; and all that were tried,
+        cheapest first.
     """
     ranker = Ranker(grounder, popularity)
     targets = [window.target for window in windows]
@@ -112,7 +113,10 @@ def choose_mode(
         confined = decode("constrained_beam", width)
         attempt("constrained_beam", width, confined, lambda at: RankingChoice("likelihood"))
         attempt("constrained_beam", width, confined, fused(confined))
-    return trials[cheapest_of_the_best(gained, [window.user_id for window in windows])], trials
+    chosen = trials[cheapest_of_the_best(gained, [window.user_id for window in windows])]
+    same = [trial for trial in trials if (trial.decoding, trial.width) == (chosen.decoding, chosen.width)]
+    weights = next(trial.ranking.weights for trial in same if trial.ranking.mode == "fusion")
+    return replace(chosen, ranking=replace(chosen.ranking, weights=weights)), trials
 
 
 def cheapest_of_the_best(gained: Sequence[NDArray[np.float64]], users: Sequence[str]) -> int:

@@ -128,7 +128,12 @@ def test_every_ranking_gives_distinct_allowed_rows_as_many_as_there_are(
 def test_a_choice_survives_its_manifest_and_a_wrong_one_is_refused() -> None:
     for choice in CHOICES:
         assert RankingChoice.from_json(choice.to_json()) == choice
-    with pytest.raises(ValueError, match="only fusion, has weights"):
+    ready = RankingChoice("likelihood", FusionWeights(1.0, 1.0, 0.5, 0.0))
+    assert ready.by("fusion") == CHOICES[2]
+    assert RankingChoice(popularity_gamma=1.0).by("likelihood") == LIKELIHOOD
+    with pytest.raises(ValueError, match="a fusion needs weights"):
+        LIKELIHOOD.by("fusion")
+    with pytest.raises(ValueError, match="a fusion needs weights"):
         RankingChoice("fusion")
     with pytest.raises(ValueError, match="l2, likelihood, fusion"):
         RankingChoice("cosine")  # type: ignore[arg-type]

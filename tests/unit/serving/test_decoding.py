@@ -228,7 +228,8 @@ def test_settings_override_the_manifest_and_a_fusion_needs_weights() -> None:
     assert choose_decoding(manifest, "beam", 0) == Decoding("beam", 42, 4)
     assert choose_decoding(manifest, "greedy", 5) == Decoding("greedy", 42, 1)
     assert choose_ranking("a@1", FUSION, "") == choose_ranking("a@1", FUSION, "fusion") == FUSION
-    assert choose_ranking("a@1", FUSION, "l2") == RankingChoice("l2")
+    assert choose_ranking("a@1", FUSION, "l2") == RankingChoice("l2", FUSION.weights)
+    assert choose_ranking("a@1", RankingChoice("likelihood", FUSION.weights), "fusion") == FUSION
     with pytest.raises(SettingsError, match=r"a@1 ranks by likelihood and has no weights.* SOFTREC_RANKING"):
         choose_ranking("a@1", LIKELIHOOD, "fusion")
     assert [titles_ranked(choice) for choice in (RankingChoice("l2"), LIKELIHOOD, FUSION)] == [1, None, LISTED]
