@@ -194,8 +194,8 @@ def choose_ranking(adapter_id: str, facts: RankingChoice, mode: RankingMode | Li
         return facts
     if mode == "fusion" and facts.weights is None:
         raise SettingsError(
-            f"SOFTREC_RANKING={mode}, but the manifest of adapter {adapter_id} ranks by {facts.mode} and has no weights "
-            "of a fusion",
+            f"SOFTREC_RANKING={mode}, but the manifest of adapter {adapter_id} ranks by {facts.mode} and has no "
+            "weights of a fusion",
             remedy="leave SOFTREC_RANKING empty, or set it to likelihood",
         )
     return facts.by(mode)
