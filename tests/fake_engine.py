@@ -7,11 +7,9 @@ from index.title_beams import TitleBeams, next_tokens_needed
 from serving.engine import ConfinedGeneration, Generation
 from serving.errors import EngineUnavailableError, UnknownAdapterError
 from serving.title_tries import StoredTitles
+from tests.tiny_shop import ADAPTER_NATS, BASE_NATS
 
 Writer = Callable[[Sequence[int]], Sequence[int]]
-
-BASE_NATS = -2.0  # per token, of any completion
-ADAPTER_NATS = -1.0
 
 
 class FakeEngine:

@@ -14,7 +14,6 @@ from index.encoder import TitleEncoder
 from index.popularity import count_popularity
 from index.store import build_index
 from index.workspace import ShopSettings, Workspace
-from tests.fake_engine import ADAPTER_NATS, BASE_NATS
 from training.adapter import AdapterFacts, Decoding, GoldenPrompt, write_adapter_files
 from training.base_model import BASE_KIND, BaseModel, locate_base
 from training.prompt import PromptTemplate, TitleTokenizer
@@ -35,6 +34,8 @@ ITEMS = (
 # (user, item, time): ann has seen i2, i4, i5 in this order; bob i5; nobody else is known. Popularity: i5 2, i2 and i4 1
 LOG = (("ann", "i4", 20), ("ann", "i2", 10), ("ann", "i5", 30), ("bob", "i5", 5))
 
+BASE_NATS = -2.0  # per token, of any completion that the fake engine is asked about
+ADAPTER_NATS = -1.0
 TEMPLATE = PromptTemplate(noun="game", verb="played", max_history=2, max_prompt_tokens=400, max_title_tokens=40)
 
 
