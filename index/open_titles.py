@@ -42,7 +42,7 @@ class Segment:
         """Return the tokens that may follow a node, ascending; a view where all that the trie has may."""
         first, after, closed = self._children(node)
         tokens: NDArray[np.int32] = self.trie.tokens[first:after]
-        if self.admitted is None and not len(closed):
+        if self.admitted is None and not closed.size:
             return tokens
         is_open = np.ones(after - first, np.bool_) if self.admitted is None else self.admitted(slice(first, after))
         is_open[closed - first] = False
@@ -70,12 +70,16 @@ class Segment:
 
     def closes(self, node: int) -> bool:
         """Whether a node is one of `closed`."""
+        if not self.closed.size:
+            return False
         at = int(self.closed.searchsorted(node))
         return at < len(self.closed) and int(self.closed[at]) == node
 
     def _children(self, node: int) -> tuple[int, int, NDArray[np.int64]]:
         """The node's children are first .. after; and those of them that are closed, few however many they are."""
         first, after = int(self.trie.first_child[node]), int(self.trie.first_child[node + 1])
+        if not self.closed.size:
+            return first, after, self.closed
         begin, end = self.closed.searchsorted((first, after))
         return first, after, self.closed[begin:end]
 
@@ -153,6 +157,8 @@ class OpenTitles:
 
     def next_tokens(self, place: Place) -> NDArray[np.int32]:
         """Return the tokens that may follow, ascending: int32 [n]; none after a whole title."""
+        if len(place) == 1:  # nearly always, and this is asked for every beam in every step
+            return self.segments[0].next_tokens(place[0]) if place[0] != _NOWHERE else np.empty(0, np.int32)
         here = self._here(place)
         return _union([segment.next_tokens(node) for segment, node in here]) if here else np.empty(0, np.int32)
 
@@ -167,10 +173,13 @@ class OpenTitles:
         Raises:
             KeyError: the token may not follow.
         """
-        after = tuple(
-            segment.child(node, token) if node != _NOWHERE else _NOWHERE
-            for segment, node in zip(self.segments, place, strict=True)
-        )
+        if len(place) == 1:
+            after: Place = (self.segments[0].child(place[0], token),) if place[0] != _NOWHERE else place
+        else:
+            after = tuple(
+                segment.child(node, token) if node != _NOWHERE else _NOWHERE
+                for segment, node in zip(self.segments, place, strict=True)
+            )
         if max(after) == _NOWHERE:
             raise KeyError(f"token {token} may not follow here")
         return after

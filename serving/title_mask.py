@@ -55,8 +55,11 @@ class _InTitles:
     place: Place
 
     def follow(self, token: int) -> None:
-        if not self.titles.is_title(self.place):  # a batch that was made in advance may hold it once more
+        try:
             self.place = self.titles.follow(self.place, token)
+        except KeyError:
+            if not self.titles.is_title(self.place):  # a batch that was made in advance may hold it once more
+                raise
 
     def next_tokens(self) -> NDArray[np.int32]:
         return self.titles.next_tokens(self.place)
