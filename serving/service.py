@@ -196,10 +196,7 @@ def _choose_arms(
             renderer=base.renderer(adapter.facts.template),
             decoding=choose_decoding(adapter.facts.decoding, settings.decoding, settings.width),
             ranking=choose_ranking(adapter.adapter_id, adapter.facts.ranking, settings.ranking),
-            # another encoder measures other distances
-            hallucination_distance=adapter.facts.hallucination_distance
-            if adapter.facts.index_encoder == encoder
-            else None,
+            hallucination_distance=adapter.facts.hallucination_distance_in(encoder),
         )
         for adapter in adapters
     }

@@ -98,6 +98,10 @@ class AdapterFacts:
     ranking: RankingChoice = BY_DISTANCE
     hallucination_distance: float | None = None
 
+    def hallucination_distance_in(self, encoder_fingerprint: str) -> float | None:
+        """The calibrated distance, where distances are those of this encoder; None where another one measures."""
+        return self.hallucination_distance if encoder_fingerprint == self.index_encoder else None
+
 
 @dataclass(frozen=True)
 class Adapter:

@@ -180,7 +180,7 @@ class _Bench:
         model = read_merged(model, adapter.path) if adapter else model
         served = adapter.facts.decoding if adapter else Decoding("greedy", self._dataset.renderer.max_new_tokens)
         ranking = adapter.facts.ranking if adapter else BY_DISTANCE
-        limit = adapter.facts.hallucination_distance if adapter else None
+        limit = adapter.facts.hallucination_distance_in(self._grounder.encoder.fingerprint) if adapter else None
         written: dict[OfflineMode, list[Written]] = {}  # each decoding once, whatever ranks it
         found: list[tuple[OfflineMode, RankingChoice, Verdict]] = []
 
@@ -200,11 +200,13 @@ class _Bench:
                 judge_mode(mode, RankingChoice(wanted, known.weights))
         if not modes or (with_served and (served.mode, ranking) not in [(mode, choice) for mode, choice, _ in found]):
             judge_mode(served.mode, ranking)
-        own = next((v.positions for mode, choice, v in found if choice.mode == "likelihood" and mode != "greedy"), None)
+        by_likelihood = {mode: verdict.positions for mode, choice, verdict in found if choice.mode == "likelihood"}
+        own = by_likelihood.get("exact", by_likelihood.get("constrained_beam"))
         evaluations = []
         for mode, choice, verdict in found:
             label = choice.mode + (f"+popularity^{choice.popularity_gamma:g}" if choice.popularity_gamma else "")
-            path = self._workspace.reports_dir / f"positions-{name}-{mode}-{choice.mode}.parquet"
+            ranked_by = choice.mode + ("-popularity" if choice.popularity_gamma else "")
+            path = self._workspace.reports_dir / f"positions-{name}-{mode}-{ranked_by}.parquet"
             _write_positions(path, self._dataset.split.test, verdict.positions, verdict.titles)
             evaluations.append(
                 Evaluation(

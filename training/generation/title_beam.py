@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from index.trie import ROOT, TitleTrie
+from training.generation.title_scorer import TitleScorer
 from training.generation.tree_attention import TokenTrees
 
 _ROUNDING = {torch.float32: 1e-3}  # nats per title between two ways to batch; measured: 3e-5
 _ROUNDING_HALF = 0.2  # in bf16 or fp16
+_MOST_BEAMS = 1024  # followed at once for a proof: their attention grows with the square
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def write_titles(
         width: unfinished titles kept per step.
         k: titles per prompt; fewer where fewer ended in a beam.
         renormalise: score a token by its probability among those that the trie allows, so that a forced one costs
-            nothing. The default, the model's own probability, ranks better (`benchmarks.decoding.quality`).
+            nothing. The default is the model's own probability; which ranks better was no more than noise
+            (`benchmarks.decoding.quality`).
         batch_size: prompts decoded at once; sorted by length.
         advance: told how many prompts were done.
 
@@ -91,46 +94,55 @@ def write_best_titles(
     *,
     k: int,
     width: int | None = None,
-    batch_size: int = 8,
+    batch_size: int = 4,
     advance: Callable[[int], None] = lambda n: None,
 ) -> list[TitleList]:
     """Find the k most probable titles of the catalog after every prompt, provably: branch and bound.
 
     A narrow beam goes first. Its k-th title bounds what can matter: probabilities only fall along a title, so a
-    beginning that is less probable than that leads nowhere. Then every other beginning is followed, however many. At
-    each depth there are at most 1 / p of probability p or more, so the work depends on how sure the model is and hardly
-    on the size of the catalog, where `training.generation.title_scorer` reads every node.
+    beginning that is less probable than that leads nowhere. Then every other beginning is followed. At each depth there
+    are at most 1 / p of probability p or more, so the work depends on how sure the model is and hardly on the size of
+    the catalog. Where that is too unsure, and more beginnings matter than can be followed at once, or where the beam
+    gives no bound, every title is scored (`training.generation.title_scorer`).
 
     Args:
         width: of the beam that goes first; it decides the time, never the result. None takes 2 k, so that it mostly
             finds k titles and the bound is close: with 50 titles, 60 ms a prompt on ml-100k against 100 with k and 140
-            with 4 k; a beam that finds fewer than k gives no bound, and all of the trie is read.
+            with 4 k.
 
     Returns:
         One list per prompt, in order, all of them proven; k titles each, or all there are. Arguments and errors are
         otherwise those of `write_titles`.
     """
-    first = write_titles(model, prompts, trie, width=width or 2 * k, k=k, batch_size=4 * batch_size)
     k = min(k, len(trie.rows))
+    lists = write_titles(model, prompts, trie, width=width or 2 * k, k=k, batch_size=8 * batch_size)
     slack = _ROUNDING.get(next(model.parameters()).dtype, _ROUNDING_HALF)
-    results: dict[int, TitleList] = {}
-    order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]))
+    most_tokens = min(_MOST_BEAMS * _depth(trie), len(trie))
+    bounded = [at for at, found in enumerate(lists) if not found.is_proven and len(found.rows) == k]
+    bounded.sort(key=lambda at: len(prompts[at]))
     with torch.inference_mode():
-        for begin in range(0, len(order), batch_size):
-            chosen = order[begin : begin + batch_size]
-            unproven = [at for at in chosen if not first[at].is_proven]
-            if unproven:
-                trees = TokenTrees(model, [prompts[at] for at in unproven], most_tokens=len(trie))
-                searches = [_PromptSearch(trie, len(trie), k, above=_bound(first[at], k, slack)) for at in unproven]
-                _run(trees, searches, trie, renormalise=False)
-                results |= {at: search.result() for at, search in zip(unproven, searches, strict=True)}
+        for begin in range(0, len(bounded), batch_size):
+            chosen = bounded[begin : begin + batch_size]
+            trees = TokenTrees(model, [prompts[at] for at in chosen], most_tokens=most_tokens)
+            # a little less than the k-th title: another batch rounds otherwise
+            bounds = [float(lists[at].log_probs[-1]) - slack for at in chosen]
+            searches = [_PromptSearch(trie, _MOST_BEAMS, k, above=bound) for bound in bounds]
+            _run(trees, searches, trie, renormalise=False)
+            for at, search in zip(chosen, searches, strict=True):
+                lists[at] = search.result()
             advance(len(chosen))
-    return [results.get(at, first[at]) for at in range(len(prompts))]
+    unsure = [at for at, found in enumerate(lists) if not found.is_proven]
+    scores = TitleScorer(model, trie).score([prompts[at] for at in unsure])
+    for at, every in zip(unsure, scores, strict=True):
+        lists[at] = _best_of_all(trie, every, k)
+    advance(len(prompts) - len(bounded))
+    return lists
 
 
-def _bound(found: TitleList, k: int, slack: float) -> float:
-    """What a beginning must reach to matter, a little less than the k-th title: another batch rounds otherwise."""
-    return float(found.log_probs[k - 1]) - slack if len(found.rows) >= k else -np.inf
+def _best_of_all(trie: TitleTrie, scores: NDArray[np.float32], k: int) -> TitleList:
+    """The k best of all titles' scores [len(trie.rows)]."""
+    best = np.lexsort((trie.rows, -scores))[:k]
+    return TitleList(trie.rows[best].astype(np.int64), scores[best], is_proven=True)
 
 
 @dataclass(frozen=True)

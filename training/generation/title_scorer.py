@@ -29,17 +29,15 @@ class _Piece:
     """Some titles of a trie with the nodes above them. The root stands at place 0, inner node i at place i + 1.
 
     Attributes:
-        leaves: which titles, a range of `TitleTrie.rows`.
         tokens: int64 [N], the inner nodes' tokens, level by level.
         ancestors: see `training.trie_attention.TrieTokens`.
         parents: int64 [M], the place above each node, ascending; all M nodes count, titles' ends too, level by level.
         labels: int64 [M], the token of each.
         above: int64 [M], the node above each as one of the M; -1 below the root.
         levels: the M nodes level by level.
-        ends: int64 [len(leaves)], the node of the M at which each title ends.
+        ends: int64 [titles], the node of the M at which each title ends, in the order of `TitleTrie.rows`.
     """
 
-    leaves: range
     tokens: Tensor
     ancestors: tuple[Tensor, ...]
     parents: Tensor
@@ -94,7 +92,7 @@ class TitleScorer:
 
 
 def _score_piece(trees: TokenTrees, first: Tensor, piece: _Piece) -> Tensor:
-    """float32 [P, len(leaves)]; `first` are the logits after the prompts."""
+    """float32 [P, titles]; `first` are the logits after the prompts."""
     states = trees.read_trie(piece.tokens, piece.ancestors) if len(piece.tokens) else first.new_empty(len(first), 0, 1)
     log_probs = [_edges(first[:, None], piece, 0)]
     step = max(1, _LOGITS.get(first.device.type, 1 << 24) // first.numel())
@@ -155,7 +153,6 @@ def _piece(trie: TitleTrie, parents: NDArray[np.int32], leaves: range, device: t
     first, last = np.maximum(trie.begin[titles], leaves.start), np.minimum(trie.end[titles], leaves.stop)
     ends = np.repeat(number_of[titles], last - first)
     return _Piece(
-        leaves=leaves,
         tokens=_tensor(trie.tokens[inner], device),
         ancestors=tuple(ancestors),
         parents=_tensor(place_of[parents[nodes]], device),

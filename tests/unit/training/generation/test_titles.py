@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import training.generation.title_beam
 import training.generation.title_scorer
 from index.trie import TitleTrie
 from tests.random_llama import random_llama
@@ -83,10 +84,15 @@ def test_a_narrow_beam_gives_titles_with_their_own_scores_and_never_calls_a_wron
 
 
 @settings(max_examples=20)
-@given(titles=catalogs, prompts=prompts, width=st.integers(1, 4), k=st.integers(1, 30))
-def test_branch_and_bound_finds_the_most_probable_titles_whatever_beam_goes_first(titles, prompts, width, k):
+@given(titles=catalogs, prompts=prompts, width=st.integers(1, 4), k=st.integers(1, 30), most=st.sampled_from([1, 1024]))
+def test_branch_and_bound_finds_the_most_probable_titles_whatever_beam_goes_first(titles, prompts, width, k, most):
+    """Also where the beam gives no bound, or more beginnings matter than may be followed: then all are scored."""
     trie = TitleTrie.build(titles, range(len(titles)))
-    found = write_best_titles(LLAMA, prompts, trie, k=k, width=width, batch_size=2)
+    done = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.generation.title_beam, "_MOST_BEAMS", most)
+        found = write_best_titles(LLAMA, prompts, trie, k=k, width=width, batch_size=2, advance=done.append)
+    assert sum(done) == len(prompts)
     for prompt, one in zip(prompts, found, strict=True):
         scores = scores_alone(trie, prompt, titles)
         np.testing.assert_allclose(one.log_probs, np.sort(scores)[::-1][:k], rtol=1e-4, atol=1e-4)
