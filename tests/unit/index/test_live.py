@@ -1,8 +1,7 @@
 """The live index: one model of the catalog, whatever changes, merges, restarts and other processes do."""
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,65 +13,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from index.catalog import Catalog, Item, read_catalog, write_catalog
-from index.changes import Change, change_catalog
-from index.choice import build_search
+from index.changes import Change
 from index.errors import CorruptArtifactError, MismatchError, SoftrecError, UnknownItemError
 from index.file_lock import file_lock
 from index.journal import Journal
 from index.live import LiveIndex
 from index.loading import LoadedIndex, load_active
-from index.store import activate, build_index, check_version, list_versions, read_active
-from index.workspace import ShopSettings, Workspace
+from index.store import activate, build_index, list_versions
+from index.workspace import Workspace
 from tests.unit.index.letter_encoder import LetterEncoder
-
-ORIGIN = Catalog.from_items([Item("a", "abc", "x"), Item("b", "de"), Item("c", "ABC"), Item("d", "f", available=False)])
-POPULARITY = np.array([5, 0, 2])
-TITLES = ("abc", "de", "ed", "fg", "hij", "hi")
-
-
-def make_shop(root: Path) -> Workspace:
-    root.mkdir(parents=True, exist_ok=True)
-    workspace = Workspace.create(root, ShopSettings())
-    write_catalog(workspace.catalog_path, ORIGIN)
-    build_index(workspace.index_dir, ORIGIN, LetterEncoder(), POPULARITY)
-    return workspace
+from tests.unit.index.live_shop import ORIGIN, POPULARITY, TITLES, assert_shows, make_shop, opened, settle
 
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Workspace:
     return make_shop(tmp_path / "shop")
-
-
-@contextmanager
-def opened(workspace: Workspace, **options: int) -> Iterator[LiveIndex]:
-    live = LiveIndex(workspace, LetterEncoder(), **{"merge_at": 0, **options})
-    yield live
-    live.close()
-
-
-def settle(live: LiveIndex) -> None:
-    """Return when what was started in the background is through."""
-    live._background._pool.submit(lambda: None).result()
-
-
-def assert_shows(live: LiveIndex, changes: Sequence[Change]) -> None:
-    """The view is the fold of all changes, and a search over it is brute force over the fold."""
-    fold = change_catalog(ORIGIN, changes)
-    view = live.view
-    assert view.changes.changes == len(changes)
-    assert list(view.catalog.titles) == list(fold.titles)
-    assert (view.catalog.items, view.catalog.digest) == (fold.items, fold.digest)
-    assert view.popularity.tolist() == [*POPULARITY, *[0] * (len(fold) - len(POPULARITY))]
-    vectors = LetterEncoder().encode(fold.titles)
-    alive = [row for row in range(len(fold)) if fold.items_of(row)]
-    for text in ("abcd", "hij"):
-        distances = np.linalg.norm(vectors - LetterEncoder().encode([text]), axis=1)
-        expected = sorted(alive, key=lambda row: (distances[row], row))
-        if fold.find_title_row(text) in expected:
-            expected.remove(row := fold.find_title_row(text))
-            expected.insert(0, row)
-        if alive:
-            assert view.grounder.rank([text], len(fold))[0].rows.tolist() == expected
 
 
 ids = st.sampled_from("abcdefgh")
@@ -168,12 +123,8 @@ def test_a_removed_title_is_not_found_and_its_row_stays_empty(shop: Workspace) -
         assert live.apply(Change("put", "x", "DE")).row == 1  # the title is back, and so is its row
 
 
-class CountingEncoder(LetterEncoder):
-    """Counts what it is asked."""
-
-
 def test_texts_embedded_before_a_change_are_known_after_it(shop: Workspace) -> None:
-    encoder = CountingEncoder()
+    encoder = LetterEncoder()
     live = LiveIndex(shop, encoder, merge_at=0)
     live.view.grounder.rank(["written again and again"], 1)
     live.apply(Change("put", "e", "new"))
@@ -185,139 +136,6 @@ def test_texts_embedded_before_a_change_are_known_after_it(shop: Workspace) -> N
     live.view.grounder.rank(["written again and again"], 1)
     assert encoder.encoded == []
     live.close()
-
-
-def test_a_merge_embeds_nothing_and_covers_all(shop: Workspace) -> None:
-    encoder = CountingEncoder()
-    live = LiveIndex(shop, encoder, merge_at=0)
-    live.apply(Change("put", "e", "new"))
-    live.apply(Change("remove", "a"))
-    held, first = live.view, live.view.version
-    encoder.encoded.clear()
-    merged = live.merge()
-    assert encoder.encoded == []
-    assert (live.view.version, live.pending) == (merged, 0)
-    assert live.view.label == f"{merged}+2"
-    assert merged is not None
-    assert merged.startswith("0002-")
-    assert list_versions(shop.index_dir) == [first, merged]
-    assert live.merge() is None
-    assert held.grounder.rank(["new"], 1)[0].rows.tolist() == [3]  # who holds the old view goes on with it
-    loaded = load_active(shop.index_dir, encoder=encoder, origin=ORIGIN)
-    assert (loaded.catalog.items, loaded.changes) == (live.view.catalog.items, live.view.changes)
-    live.close()
-
-
-def test_a_merge_gives_way_to_what_was_made_active_meanwhile(shop: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    [first] = list_versions(shop.index_dir)
-    second = build_index(shop.index_dir, ORIGIN, LetterEncoder(), POPULARITY)
-    notes: list[str] = []
-    live = LiveIndex(shop, LetterEncoder(), merge_at=0, note=notes.append)
-    live.apply(Change("put", "e", "new"))
-
-    def build(*arguments: Any, **options: Any) -> Any:
-        activate(shop.index_dir, first)  # somebody goes back, while the merge runs
-        return build_search(*arguments, **options)
-
-    monkeypatch.setattr("index.store.build_search", build)
-    assert live.merge() is None
-    assert read_active(shop.index_dir) == first
-    assert list_versions(shop.index_dir) == [first, second]
-    assert f"{first} was made active meanwhile" in notes[-1]
-    live.refresh()
-    settle(live)
-    assert live.view.label == f"{first}+1"
-    live.close()
-
-
-def test_a_merge_asks_for_the_same_kind_of_search(tmp_path: Path) -> None:
-    """Of 1 200 random titles; an approximate search finds a title's own row, added or not, and no removed one."""
-    letters = np.random.default_rng(0).integers(97, 123, (1200, 12), dtype=np.uint8)
-    catalog = Catalog.from_items(Item(str(number), bytes(row).decode()) for number, row in enumerate(letters))
-    workspace = Workspace.create(tmp_path, ShopSettings())
-    write_catalog(workspace.catalog_path, catalog)
-    counts = np.zeros(len(catalog), dtype=np.int64)
-    build_index(workspace.index_dir, catalog, LetterEncoder(), counts, kind="ivf", recall_floor=0.9)
-    with opened(workspace) as live:
-        live.apply(Change("remove", "7"))
-        live.apply(Change("put", "new", "zzzyyyxxx"))
-        for _ in range(2):
-            texts = [catalog.titles[7], "zzzyyyxxx", catalog.titles[3]]
-            found = [ranking.rows[0] for ranking in live.view.grounder.rank(texts, 3)]
-            assert found[0] != 7
-            assert found[1:] == [1200, 3]
-            live.merge()
-    manifest = check_version(workspace.index_dir, live.view.version)
-    assert manifest.body["search"]["kind"] == "ivf"
-    assert manifest.body["asked_for"] == {"kind": "ivf", "recall_floor": 0.9}
-    assert manifest.body["rows"] == 1201
-
-
-def test_many_changes_are_merged_in_the_background(shop: Workspace) -> None:
-    with opened(shop, merge_at=3, keep=2) as live:
-        for number in range(12):
-            live.apply(Change("put", f"n{number}", f"title {'x' * number}"))
-    assert live.pending < 12
-    assert len(list_versions(shop.index_dir)) == 2
-    with opened(shop) as again:
-        assert again.view.catalog.items == live.view.catalog.items
-
-
-def test_a_merge_that_is_due_while_a_version_is_loaded_is_made_after_it(
-    shop: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The last change finds the background busy, and nothing comes after it."""
-    with opened(shop, merge_at=2) as live:
-        loading, go_on = threading.Event(), threading.Event()
-
-        def load(*arguments: Any, **options: Any) -> LoadedIndex:
-            loading.set()
-            assert go_on.wait(10)
-            return load_active(*arguments, **options)
-
-        monkeypatch.setattr("index.live.load_active", load)
-        build_index(shop.index_dir, ORIGIN, LetterEncoder(), POPULARITY)
-        live.refresh()
-        assert loading.wait(10)
-        for name in ("x", "y", "z"):
-            live.apply(Change("put", name, f"title {name}"))
-        go_on.set()
-        settle(live)
-        settle(live)
-        assert live.pending == 0
-        assert [name[:4] for name in list_versions(shop.index_dir)] == ["0001", "0002", "0003"]
-
-
-def test_a_rollback_undoes_an_index_and_no_change(shop: Workspace) -> None:
-    with opened(shop) as live:
-        first = live.view.version
-        live.apply(Change("put", "e", "new"))
-        live.merge()
-        activate(shop.index_dir, first)
-        live.refresh()
-        settle(live)
-        assert live.view.label == f"{first}+1"
-        assert live.view.catalog.find_item_row("e") == 3
-
-
-def test_a_damaged_version_that_was_made_active_is_a_problem_until_another_one_is(shop: Workspace) -> None:
-    with opened(shop) as live:
-        first = live.view.version
-        live.apply(Change("put", "e", "new"))
-        second = live.merge()
-        assert second is not None
-        path = shop.index_dir / first / "vectors.faiss"
-        path.write_bytes(path.read_bytes()[:-4])
-        activate(shop.index_dir, first)
-        live.refresh()
-        settle(live)
-        assert live.view.version == second
-        with pytest.raises(CorruptArtifactError, match=r"vectors\.faiss: changed since"):
-            live.apply(Change("remove", "e"))
-        activate(shop.index_dir, second)
-        live.refresh()
-        settle(live)
-        assert (live.view.version, live.problem) == (second, None)
 
 
 def test_readers_see_whole_views_while_all_is_changed(shop: Workspace) -> None:
