@@ -7,7 +7,7 @@ of them is the ranking's business (`index.ranking`).
 from __future__ import annotations
 
 import asyncio
-import heapq
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,6 +19,7 @@ from serving.engine import Engine, Generation
 from serving.errors import SettingsError
 from serving.title_tries import StoredTitles
 from training.adapter import Decoding, DecodingMode
+from training.generation.path_search import next_tokens_wanted, search_paths
 from training.prompt import PromptRenderer
 
 # 20 beams inside the catalog find nearly all of the ten best titles, and faster than 4 free ones find one
@@ -140,36 +141,32 @@ class Decoder:
 
     async def _search_freely(self, prompt_ids: Sequence[int], request_id: str) -> Generation:
         """The best of a plain beam search without length penalty, done as vLLM does: a request per beam and step."""
-        width, end_id = self.decoding.width, self.renderer.end_id
-        running: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
-        finished: list[tuple[float, tuple[int, ...]]] = []
-        for step in range(self.decoding.max_new_tokens):
+        width = self.decoding.width
+        search = search_paths(
+            beams=width,
+            max_new_tokens=self.decoding.max_new_tokens,
+            end_id=self.renderer.end_id,
+            length_penalty=0.0,
+        )
+        paths = next(search)
+        for step in itertools.count():
             told = await asyncio.gather(
                 *(
                     self.engine.next_tokens(
                         [*prompt_ids, *path],
                         adapter_id=self.adapter_id,
-                        n=2 * width,
+                        n=next_tokens_wanted(width),
                         request_id=f"{request_id}-{step}-{at}",
                     )
-                    for at, (_, path) in enumerate(running)
+                    for at, path in enumerate(paths)
                 )
             )
-            candidates = heapq.nlargest(
-                2 * width,
-                (
-                    (log_prob + more, (*path, token))
-                    for (log_prob, path), tokens in zip(running, told, strict=True)
-                    for token, more in tokens
-                ),
-            )
-            finished += [beam for beam in candidates[:width] if beam[1][-1] == end_id]
-            finished = heapq.nlargest(width, finished)
-            running = [beam for beam in candidates if beam[1][-1] != end_id][:width]
-            if not running or (len(finished) == width and running[0][0] <= finished[-1][0]):
+            try:
+                paths = search.send({path: dict(tokens) for path, tokens in zip(paths, told, strict=True)})
+            except StopIteration as stop:
+                best = stop.value
                 break
-        log_prob, ids = finished[0] if finished else running[0]
-        return Generation(ids, log_prob, "stop" if ids[-1] == end_id else "length")
+        return Generation(best.ids, best.log_prob, "stop" if best.is_finished else "length")
 
 
 def choose_decoding(facts: Decoding, mode: DecodingMode | Literal[""], width: int) -> Decoding:

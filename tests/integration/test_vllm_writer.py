@@ -19,7 +19,8 @@ from index.workspace import Workspace
 from tests.shop import SETTINGS
 from training.dataset import Dataset, load_dataset
 from training.errors import TrainingError
-from training.generation.beam import Generation, generate
+from training.generation.beam import generate
+from training.generation.generation import Generation
 from training.generation.vllm_engine import EngineOptions
 from training.generation.vllm_writer import VllmWriter
 from training.language_model import load_base, read_lora

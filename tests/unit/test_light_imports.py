@@ -13,6 +13,7 @@ MODULES = (
     "training.prompt",
     "training.adapter",
     "training.base_model",
+    "training.generation.path_search",
     "training.generation.vllm_environment",
     "clients.client",
     "clients.cli",

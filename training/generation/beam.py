@@ -15,22 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from training.generation.generation import Generation
 from training.generation.tree_attention import TokenTrees, pick
-
-
-@dataclass(frozen=True)
-class Generation:
-    """What the model wrote after a prompt.
-
-    Attributes:
-        ids: generated token ids, the end token included when it was reached.
-        log_prob: their summed natural log-probability.
-        is_finished: whether the end token was reached within the allowed steps.
-    """
-
-    ids: tuple[int, ...]
-    log_prob: float
-    is_finished: bool
 
 
 def generate(

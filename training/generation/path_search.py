@@ -13,7 +13,7 @@ import math
 from collections.abc import Generator, Mapping, Sequence
 from typing import NamedTuple
 
-from training.generation.beam import Generation
+from training.generation.generation import Generation
 
 Path = tuple[int, ...]  # token ids written after the prompt
 NextTokens = Mapping[int, float]  # token id -> natural log-probability

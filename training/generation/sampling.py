@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from training.generation.beam import Generation
+from training.generation.generation import Generation
 from training.generation.tree_attention import TokenTrees
 
 

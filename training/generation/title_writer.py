@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from training.adapter import DecodingMode
 from training.dataset import Dataset
-from training.generation.beam import Generation, generate
+from training.generation.beam import generate
+from training.generation.generation import Generation
 from training.parallel.processes import Processes
 from training.progress import Progress
 from training.settings import TrainSettings

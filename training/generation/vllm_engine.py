@@ -16,7 +16,7 @@ from typing import Any, get_args
 import torch
 from transformers import GenerationConfig
 
-from training.generation.beam import Generation
+from training.generation.generation import Generation
 from training.generation.path_search import NextTokens, RunAhead, Search, next_tokens_wanted, search_paths
 from training.generation.vllm_environment import runs_on_cpu
 from training.language_model import DTYPES, load_base, read_lora

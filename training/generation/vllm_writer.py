@@ -21,7 +21,7 @@ from typing import Any, Self
 import torch
 
 from training.errors import TrainingError
-from training.generation.beam import Generation
+from training.generation.generation import Generation
 from training.generation.vllm_engine import EngineOptions, Task
 from training.generation.vllm_environment import prepare_environment, runs_on_cpu
 from training.generation.vllm_process import Done, Failure, serve

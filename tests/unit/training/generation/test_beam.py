@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig
 
 from tests.random_llama import random_llama
-from training.generation.beam import Generation, generate
+from training.generation.beam import generate
+from training.generation.generation import Generation
 
 END = 1
 

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.random_llama import random_llama
-from training.generation.beam import Generation, generate
+from training.generation.beam import generate
+from training.generation.generation import Generation
 from training.generation.path_search import NextTokens, Path, RunAhead, next_tokens_wanted, search_paths
 
 END = 1
