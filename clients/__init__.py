@@ -1,1 +1,5 @@
-"""What people touch: the command line, the HTTP client, the demo shop."""
+"""People: the command line, the HTTP client, batches, pages.
+
+Layers, the lowest first: the light modules, `http`, `pages`, `batch`, `commands`, the command line. It may import
+every room.
+"""

@@ -13,7 +13,7 @@ from clients.options import Json, Shop
 
 
 class SearchChoice(StrEnum):
-    """How `softrec index` may search; the names of `index.choice.SearchKind`."""
+    """How `softrec index` may search; the names of `index.search.kind.SearchKind`."""
 
     AUTO = "auto"
     FLAT = "flat"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from index.artifact import MANIFEST
-from index.grounding import Grounding
-from index.ranking import Written
-from index.ranking_choice import BY_DISTANCE, RankingChoice
+from index.ranking.grounding import Grounding
+from index.ranking.ranking import Written
+from index.ranking.ranking_spec import BY_DISTANCE, RankingChoice
 from serving.engine import Engine
 from serving.errors import AdapterProofError, SettingsError
 from training.adapter import Adapter, Decoding, read_adapter

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ranking import RankedRows, Written
-from index.ranking_choice import RankingChoice
+from index.ranking.ranking import RankedRows, Written
+from index.ranking.ranking_spec import RankingChoice
 from serving.arms import Choice
 from serving.candidates import Candidates
 from serving.event_store import Decision

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from index.catalog import Catalog, Item
+from index.catalog.catalog import Catalog, Item
 from serving.schema import Filters
 
 _T = TypeVar("_T", bound=np.generic)

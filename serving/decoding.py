@@ -1,7 +1,7 @@
 """How a served adapter writes titles: greedily, by beams, by beams inside the catalog, or by drawing.
 
 Each mode ends in `Written`: distinct titles with the model's own log-probabilities, most probable first. What becomes
-of them is the ranking's business (`index.ranking`).
+of them is the ranking's business (`index.ranking.ranking`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from index.catalog import Catalog
-from index.ranking import POOL, Written
-from index.ranking_choice import RankingChoice, RankingMode
+from index.catalog.catalog import Catalog
+from index.ranking.ranking import POOL, Written
+from index.ranking.ranking_spec import RankingChoice, RankingMode
 from serving.engine import Engine, Generation
 from serving.errors import SettingsError
 from serving.title_tries import StoredTitles

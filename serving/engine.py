@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from index.title_beams import FoundTitles
+from index.titles.beam import FoundTitles
 from serving.title_tries import StoredTitles
 
 FinishReason = Literal["stop", "length"]
@@ -68,7 +68,7 @@ class Engine(Protocol):
         max_new_tokens: int,
         request_id: str,
     ) -> ConfinedGeneration:
-        """Find the k most probable titles after the prompt by beam search; see `index.title_beams`.
+        """Find the k most probable titles after the prompt by beam search; see `index.titles.beam`.
 
         Args:
             titles: those that may be given.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from index.changes import parse_change
+from index.catalog.changes import parse_change
 from index.errors import SoftrecError
 from index.errors import UnknownItemError as NoSuchItemError
-from index.live import LiveIndex
-from index.outcome import Outcome
+from index.live.live import LiveIndex
+from index.live.outcome import Outcome
 from serving.errors import (
     CatalogConflictError,
     CatalogUnwritableError,

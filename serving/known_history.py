@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from index.catalog import Catalog
+from index.catalog.catalog import Catalog
 from serving.schema import HistorySource
 
 

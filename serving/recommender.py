@@ -6,7 +6,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from index.ranking import Written
+from index.ranking.ranking import Written
 from serving.adapters import ServedAdapter
 from serving.admission import Admission
 from serving.answer import AnswerDraft, popular_items, ranked_items

@@ -10,10 +10,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from index.encoder import open_encoder
-from index.live import LiveIndex
-from index.store import read_encoder_name
-from index.trie_store import TitleSpelling
+from index.live.live import LiveIndex
+from index.live.versions import read_encoder_name
+from index.search.encoder import open_encoder
+from index.titles.trie_store import TitleSpelling
 from index.workspace import Workspace
 from serving.adapters import ServedAdapter, choose_adapters, proof_tolerance, prove_adapter
 from serving.admission import Admission

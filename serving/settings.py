@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from index.ranking_choice import RankingMode
+from index.ranking.ranking_spec import RankingMode
 from serving.errors import SettingsError
 from training.adapter import DecodingMode
 

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from index.open_titles import OpenTitles, Place, Segment
-from index.trie import Admitted, TitleTrie
-from index.trie_store import map_trie
+from index.titles.filtered_trie import OpenTitles, Place, Segment
+from index.titles.trie import Admitted, TitleTrie
+from index.titles.trie_store import map_trie
 
 ARGUMENT = "titles"  # in a request's extra_args
 SEGMENTS, PLACE, FORCED = "segments", "place", "forced"

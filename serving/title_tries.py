@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.catalog import Catalog
-from index.open_titles import OpenTitles, Place, Segment, TitleOrder
-from index.trie import Admitted
-from index.trie_store import TitleSpelling, build_trie, hold_trie, open_trie, read_trie, trie_dir, write_trie
+from index.catalog.catalog import Catalog
+from index.titles.filtered_trie import OpenTitles, Place, Segment, TitleOrder
+from index.titles.trie import Admitted
+from index.titles.trie_store import TitleSpelling, build_trie, hold_trie, open_trie, read_trie, trie_dir, write_trie
 from serving.title_mask import PLACE, SEGMENTS
 
 _BLOCK = 2000  # titles in the smallest trie that is kept: making it takes about 6 ms

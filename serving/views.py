@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.catalog import Catalog
+from index.catalog.catalog import Catalog
 from index.errors import SoftrecError
-from index.live import LiveIndex
-from index.loading import LoadedIndex
-from index.ranking import Ranker
-from index.trie_store import TitleSpelling
+from index.live.live import LiveIndex
+from index.live.snapshot import LoadedIndex
+from index.ranking.ranking import Ranker
+from index.titles.trie_store import TitleSpelling
 from serving.candidates import CandidateSelector
 from serving.schema import IndexUsed
 from serving.title_tries import TitleTries

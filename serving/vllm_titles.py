@@ -1,4 +1,4 @@
-"""Catalog-constrained beam search above `AsyncLLM`: `index.title_beams` and requests that run ahead of it.
+"""Catalog-constrained beam search above `AsyncLLM`: `index.titles.beam` and requests that run ahead of it.
 
 Each request writes on greedily inside the catalog (`serving.vllm_logits`) and reports the most probable allowed tokens
 of every step. A beam mostly goes on with its most probable token, so most of what the search asks for is there or on
@@ -20,7 +20,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.output_processor import RequestOutputCollector
 
-from index.title_beams import FoundTitles, NextTokens, Path, TitleBeams, next_tokens_needed
+from index.titles.beam import FoundTitles, NextTokens, Path, TitleBeams, next_tokens_needed
 from serving.errors import EngineUnavailableError
 from serving.title_mask import ARGUMENT
 from serving.title_tries import StoredTitles

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from index.title_beams import TitleBeams, next_tokens_needed
+from index.titles.beam import TitleBeams, next_tokens_needed
 from serving.engine import ConfinedGeneration, Generation
 from serving.errors import EngineUnavailableError, UnknownAdapterError
 from serving.title_tries import StoredTitles

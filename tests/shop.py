@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from clients.demo_shop import write_demo_shop
-from index.catalog import read_catalog, write_catalog
-from index.encoder import open_encoder
-from index.grounding import Grounder
-from index.items import read_items
-from index.loading import load_active
-from index.popularity import count_popularity
-from index.store import build_index
+from index.catalog.catalog import read_catalog, write_catalog
+from index.catalog.popularity import count_popularity
+from index.live.snapshot import load_active
+from index.live.versions import build_index
+from index.ranking.grounding import Grounder
+from index.search.encoder import open_encoder
+from index.tables.items import read_items
 from index.workspace import ShopSettings, Workspace
 from training.interactions import load_interactions, read_interactions, write_interactions
 from training.progress import Silence

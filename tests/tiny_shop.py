@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from index.artifact import write_artifact
-from index.catalog import Catalog, Item, write_catalog
-from index.encoder import TitleEncoder
-from index.popularity import count_popularity
-from index.store import build_index
+from index.catalog.catalog import Catalog, Item, write_catalog
+from index.catalog.popularity import count_popularity
+from index.live.versions import build_index
+from index.search.encoder import TitleEncoder
 from index.workspace import ShopSettings, Workspace
 from training.adapter import AdapterFacts, Decoding, GoldenPrompt, write_adapter_files
 from training.base_model import BASE_KIND, BaseModel, locate_base

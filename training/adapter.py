@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from index.artifact import MANIFEST, Draft, read_manifest
 from index.errors import CorruptArtifactError, MismatchError, SoftrecError
-from index.ranking_choice import BY_DISTANCE, RankingChoice
+from index.ranking.ranking_spec import BY_DISTANCE, RankingChoice
 from training.prompt import PromptTemplate
 
 ADAPTER_KIND = "adapter"

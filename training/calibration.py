@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.grounding import Grounder
+from index.ranking.grounding import Grounder
 from training.prompt import PromptRenderer
 
 _MOST = 512  # titles

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from index.artifact import text_digest
-from index.catalog import Catalog, read_catalog
+from index.catalog.catalog import Catalog, read_catalog
 from index.errors import MismatchError
 from index.workspace import Workspace
 from training.adapter import Adapter, check_adapter

@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from index.ranking import POOL, Written
-from index.trie import TitleTrie
+from index.ranking.ranking import POOL, Written
+from index.titles.trie import TitleTrie
 from training.adapter import DecodingMode
 from training.dataset import Dataset
 from training.generation.sampling import sample

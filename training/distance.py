@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from index.encoder import open_encoder
+from index.search.encoder import open_encoder
 from training.run import TrainingRun
 from training.windows import Window
 

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.artifact import write_file
-from index.grounding import Grounder
-from index.popularity import popularity_order
-from index.ranking import Ranker, Written
-from index.ranking_choice import BY_DISTANCE, RankingChoice, RankingMode
-from index.trie_store import open_trie
+from index.catalog.popularity import popularity_order
+from index.ranking.grounding import Grounder
+from index.ranking.ranking import Ranker, Written
+from index.ranking.ranking_spec import BY_DISTANCE, RankingChoice, RankingMode
+from index.titles.trie_store import open_trie
 from index.workspace import Workspace
 from training.adapter import Adapter, Decoding, read_adapter
 from training.dataset import Dataset, check_trained_on, load_dataset
@@ -48,7 +48,7 @@ class Evaluation:
         method: an adapter's name, "base" for the bare base, or "popularity".
         adapter_id: name@digest; empty where there is no adapter.
         decoding: see `training.decoding`; empty where nothing is decoded.
-        ranking: see `index.ranking`, or "count" for popularity.
+        ranking: see `index.ranking.ranking`, or "count" for popularity.
         positions: int64 [n], 0-based place of each window's target, -1 beyond 50.
         metrics: HR@k and NDCG@k with 95 % intervals.
         users: user_id of each window.

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from index.grounding import Grounder
-from index.ranking import POOL, Ranker, Written
-from index.ranking_choice import FusionWeights
+from index.ranking.grounding import Grounder
+from index.ranking.ranking import POOL, Ranker, Written
+from index.ranking.ranking_spec import FusionWeights
 from training.metrics import gains
 
 GAMMAS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)  # BIGRec's popularity_gamma is one of these, or 0

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from index.catalog import Catalog
+from index.catalog.catalog import Catalog
 from index.errors import MismatchError
 from training.base_model import BaseModel
 from training.batches import Batch, Sample

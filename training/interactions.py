@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.artifact import write_file
-from index.catalog import Catalog
+from index.catalog.catalog import Catalog
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError
-from index.layouts import INTERACTION_LAYOUTS
 from index.limits import MAX_ID_CHARACTERS
-from index.rejects import MAX_REJECT_SHARE, ImportReport, Rejects
-from index.tables import advice_for, open_table
+from index.tables.layouts import INTERACTION_LAYOUTS
+from index.tables.rejects import MAX_REJECT_SHARE, ImportReport, Rejects
+from index.tables.table import advice_for, open_table
 from index.workspace import init_command
 from training.timestamps import MICROSECONDS, find_unit, in_unit, parse_timestamp, to_microseconds
 
@@ -68,7 +68,7 @@ class Interactions:
 def read_interactions(
     path: Path, catalog: Catalog, *, rejects_path: Path, max_reject_share: float = MAX_REJECT_SHARE
 ) -> tuple[Interactions, ImportReport]:
-    """Read interactions: user_id, item_id, timestamp, optionally rating, in any layout of `index.layouts`.
+    """Read interactions: user_id, item_id, timestamp, optionally rating, in any layout of `index.tables.layouts`.
 
     Timestamps are numbers since 1970 (whether seconds, milli-, micro- or nanoseconds is told from their median) or ISO
     8601 (UTC unless they say otherwise). Inside a user rows are sorted by time; equal times keep the order of the file.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ranking import Ranker, Written
-from index.ranking_choice import RankingChoice
+from index.ranking.ranking import Ranker, Written
+from index.ranking.ranking_spec import RankingChoice
 from training.metrics import CUTOFFS
 
 

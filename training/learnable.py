@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from index.catalog import Catalog, normalise_title
+from index.catalog.catalog import Catalog, normalise_title
 from training.errors import EmptyDataError, TrainingError
 from training.guards import describe_window, name_rows
 from training.prompt import PromptRenderer, PromptTemplate

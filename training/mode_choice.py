@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from index.grounding import Grounder
-from index.ranking import Ranker, Written
-from index.ranking_choice import RankingChoice
+from index.ranking.grounding import Grounder
+from index.ranking.ranking import Ranker, Written
+from index.ranking.ranking_spec import RankingChoice
 from training.adapter import DecodingMode
 from training.fusion import GAMMAS, fit_fusion
 from training.judge import judge

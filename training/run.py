@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from index.grounding import Grounder
+from index.ranking.grounding import Grounder
 from index.workspace import Workspace
 from training.adapter import Adapter, check_adapter_name
 from training.dataset import Dataset, load_dataset, windows_digest

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from index.grounding import Grounder
+from index.ranking.grounding import Grounder
 from index.workspace import Workspace
 from training.adapter import Adapter
 from training.batches import Batch, UpdateSize

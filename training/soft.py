@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from index.artifact import text_digest
-from index.grounding import Grounder
+from index.ranking.grounding import Grounder
 from index.workspace import Workspace
 from training.adapter import Adapter, read_adapter
 from training.batches import Batch, UpdateSize

@@ -20,7 +20,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from index.artifact import write_artifact
-from index.catalog import Catalog
+from index.catalog.catalog import Catalog
 from index.workspace import Workspace
 from training.base_model import BASE_KIND, BaseModel, locate_base
 from training.dataset import load_split, template_of

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from index.grounding import Grounder
-from index.ranking import Ranker, Written
-from index.ranking_choice import BY_DISTANCE
-from index.trie_store import open_trie
+from index.ranking.grounding import Grounder
+from index.ranking.ranking import Ranker, Written
+from index.ranking.ranking_spec import BY_DISTANCE
+from index.titles.trie_store import open_trie
 from training.batches import collate
 from training.calibration import Calibration, calibrate
 from training.dataset import Dataset

@@ -18,7 +18,7 @@ import torch
 
 from index.artifact import read_manifest, write_artifact
 from index.errors import ArtifactError, MismatchError, MissingArtifactError
-from index.grounding import Grounder
+from index.ranking.grounding import Grounder
 from index.workspace import Workspace
 from training.adapter import ADAPTER_KIND, Adapter, check_adapter_name, read_adapter
 from training.dataset import Dataset, check_trained_on, load_dataset

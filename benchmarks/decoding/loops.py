@@ -11,7 +11,7 @@ from typing import Any
 from vllm import SamplingParams, TokensPrompt
 from vllm.sampling_params import RequestOutputKind
 
-from index.open_titles import OpenTitles
+from index.titles.filtered_trie import OpenTitles
 
 Path = tuple[int, ...]
 Beam = tuple[float, Path]  # summed log-probability, tokens after the prompt

@@ -23,9 +23,9 @@ import torch
 
 from benchmarks.shops import train_demo_shop
 from clients.commands.index import open_index
-from index.ranking import Ranker, Written
-from index.ranking_choice import BY_DISTANCE, RankingChoice
-from index.trie_store import open_trie
+from index.ranking.ranking import Ranker, Written
+from index.ranking.ranking_spec import BY_DISTANCE, RankingChoice
+from index.titles.trie_store import open_trie
 from index.workspace import Workspace
 from training.adapter import read_adapter
 from training.dataset import load_dataset

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks.training.clock import seconds
-from index.trie_store import open_trie
+from index.titles.trie_store import open_trie
 from index.workspace import Workspace
 from training.adapter import read_adapter
 from training.batches import Sample

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from index.open_titles import OpenTitles, Segment
-from index.trie import ROOT, TitleTrie
+from index.titles.filtered_trie import OpenTitles, Segment
+from index.titles.trie import ROOT, TitleTrie
 from serving.title_mask import PLACE, SEGMENTS, TitleMask
 
 STEPS = 8  # of each search that is played

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.tables import show_table
-from index.catalog import Catalog, Item, write_catalog
-from index.changes import Change
-from index.live import LiveIndex
-from index.store import build_index
+from index.catalog.catalog import Catalog, Item, write_catalog
+from index.catalog.changes import Change
+from index.live.live import LiveIndex
+from index.live.versions import build_index
 from index.workspace import ShopSettings, Workspace
 from serving.schema import Filters
 from serving.views import ServedView

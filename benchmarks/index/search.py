@@ -40,11 +40,11 @@ from benchmarks.index.made_titles import make_titles, read_titles
 from benchmarks.index.made_vectors import make_vectors
 from benchmarks.training.clock import describe_clock, seconds
 from benchmarks.training.measuring import peak_mib
-from index.approximate import ApproximateIndex, ApproximateKind
-from index.choice import RECALL_FLOOR, build_search, recall_of, sample_queries, widen
-from index.encoder import SentenceTransformerEncoder
-from index.flat import FlatIndex
-from index.store import encode_titles
+from index.live.versions import encode_titles
+from index.search.approximate import ApproximateIndex, ApproximateKind
+from index.search.encoder import SentenceTransformerEncoder
+from index.search.flat import FlatIndex
+from index.search.kind import RECALL_FLOOR, build_search, recall_of, sample_queries, widen
 
 K = 10
 LARGEST = "1m"

@@ -1,1 +1,4 @@
-"""One module per verb of the `softrec` command; each holds a plain function that the command line calls."""
+"""One file per verb of `softrec`.
+
+In: parsed options. Out: printed tables and files. No command imports another but for what its module docstring says.
+"""

@@ -15,10 +15,10 @@ from typing import Literal
 import psutil
 
 from clients.tables import say, show_table, write_json
-from index.catalog import read_catalog
-from index.encoder import open_encoder
+from index.catalog.catalog import read_catalog
 from index.errors import MissingArtifactError, SoftrecError
-from index.store import read_encoder_name
+from index.live.versions import read_encoder_name
+from index.search.encoder import open_encoder
 from index.workspace import Workspace
 from serving.embedded_redis import find_server
 from serving.errors import ServingError, SettingsError

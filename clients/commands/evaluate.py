@@ -14,7 +14,7 @@ from clients.progress import open_progress
 from clients.tables import say, show_table, write_json
 from index.artifact import MANIFEST
 from index.errors import MissingArtifactError
-from index.ranking_choice import RANKINGS
+from index.ranking.ranking_spec import RANKINGS
 from index.workspace import Workspace
 from training.adapter import read_adapters
 from training.decoding import OFFLINE_MODES, OfflineMode

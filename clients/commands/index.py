@@ -7,15 +7,15 @@ from pathlib import Path
 from clients.progress import open_progress
 from clients.tables import say
 from index.artifact import read_manifest
-from index.catalog import read_catalog
-from index.changes import change_catalog
-from index.choice import RECALL_FLOOR, SearchKind, describe_search
-from index.encoder import TitleEncoder, open_encoder
+from index.catalog.catalog import read_catalog
+from index.catalog.changes import change_catalog
+from index.catalog.journal import Journal
+from index.catalog.popularity import count_popularity
 from index.errors import MismatchError, MissingArtifactError
-from index.journal import Journal
-from index.loading import LoadedIndex, load_origin
-from index.popularity import count_popularity
-from index.store import build_index
+from index.live.snapshot import LoadedIndex, load_origin
+from index.live.versions import build_index
+from index.search.encoder import TitleEncoder, open_encoder
+from index.search.kind import RECALL_FLOOR, SearchKind, describe_search
 from index.workspace import Workspace
 from training.base_model import locate_base
 from training.interactions import load_interactions

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from clients.tables import say
-from index.catalog import read_catalog
-from index.changes import change_catalog
-from index.changes_file import read_changes
-from index.journal import Journal
+from index.catalog.catalog import read_catalog
+from index.catalog.changes import change_catalog
+from index.catalog.journal import Journal
+from index.tables.changes_file import read_changes
 from index.workspace import Workspace
 
 

@@ -8,14 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from clients.tables import say, show_table, write_json
-from index.catalog import Catalog, read_catalog
-from index.choice import describe_search
-from index.encoder import open_encoder
+from index.catalog.catalog import Catalog, read_catalog
+from index.catalog.journal import Journal
 from index.errors import MissingArtifactError, SoftrecError
-from index.inspection import Check, inspect_index
-from index.journal import Journal
-from index.live import LiveIndex
-from index.store import read_encoder_name
+from index.live.inspection import Check, inspect_index
+from index.live.live import LiveIndex
+from index.live.versions import read_encoder_name
+from index.search.encoder import open_encoder
+from index.search.kind import describe_search
 from index.workspace import Workspace
 from training.base_model import locate_base
 

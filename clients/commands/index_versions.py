@@ -6,10 +6,10 @@ from pathlib import Path
 
 from clients.errors import RefusedError
 from clients.tables import say, show_table, write_json
-from index.catalog import read_catalog
+from index.catalog.catalog import read_catalog
+from index.catalog.journal import Journal
 from index.errors import ArtifactError, MissingArtifactError
-from index.journal import Journal
-from index.store import activate, check_version, covered_changes, list_versions, read_active
+from index.live.versions import activate, check_version, covered_changes, list_versions, read_active
 from index.workspace import Workspace
 
 

@@ -8,10 +8,10 @@ from typing import Literal
 
 from clients.errors import RefusedError
 from clients.tables import say
-from index.catalog import write_catalog
-from index.items import read_items
-from index.journal import Journal
-from index.rejects import ImportReport
+from index.catalog.catalog import write_catalog
+from index.catalog.journal import Journal
+from index.tables.items import read_items
+from index.tables.rejects import ImportReport
 from index.workspace import SETTINGS_FILE, ShopSettings, Split, Workspace
 from training.interactions import Interactions, has_only_order, read_interactions, write_interactions
 
@@ -35,7 +35,7 @@ def init_shop(
 
     Args:
         root: the workspace's folder; made if absent. Other files in it stay.
-        items: the catalog, in any layout that `index.tables` reads.
+        items: the catalog, in any layout that `index.tables.table` reads.
         interactions: the log, likewise.
         noun, verb, encoder: see `index.workspace.ShopSettings`.
         split: "auto" (the default) takes "leave-last-out" for a log whose timestamps only number interactions.

@@ -13,7 +13,7 @@ from clients.commands.index import open_index
 from clients.progress import open_progress
 from clients.tables import say
 from index.errors import MismatchError, MissingArtifactError
-from index.grounding import Grounder
+from index.ranking.grounding import Grounder
 from index.workspace import Workspace
 from training.adapter import Adapter, read_adapter
 from training.base_model import locate_base

@@ -15,7 +15,7 @@ import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from index.encoder import open_encoder
+from index.search.encoder import open_encoder
 from serving.app import create_app
 from serving.schema import MAX_HISTORY, RecommendResponse
 from serving.service import Service, open_service

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.catalog import Catalog
-from index.encoder import SentenceTransformerEncoder, TitleEncoder, open_encoder
+from index.catalog.catalog import Catalog
+from index.catalog.popularity import count_popularity
 from index.errors import CorruptArtifactError, MismatchError, SoftrecError
-from index.items import read_items
-from index.loading import load_active
-from index.popularity import count_popularity
-from index.store import build_index, list_versions, read_encoder_name
+from index.live.snapshot import load_active
+from index.live.versions import build_index, list_versions, read_encoder_name
+from index.search.encoder import SentenceTransformerEncoder, TitleEncoder, open_encoder
+from index.tables.items import read_items
 
 TITLES = [
     "Toy Story (1995)",

@@ -13,8 +13,8 @@ import pytest
 
 from clients.commands.ablate import ablate_soft
 from clients.commands.sweep import sweep_alphas
-from index.encoder import open_encoder
-from index.loading import load_active
+from index.live.snapshot import load_active
+from index.search.encoder import open_encoder
 from index.workspace import Workspace
 from tests.shop import SETTINGS
 from training.adapter import Adapter, read_adapters

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from index.encoder import open_encoder
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError, SoftrecError
-from index.loading import load_active
-from index.trie_store import open_trie
+from index.live.snapshot import load_active
+from index.search.encoder import open_encoder
+from index.titles.trie_store import open_trie
 from index.workspace import Workspace
 from tests.notes import Notes
 from tests.shop import SETTINGS

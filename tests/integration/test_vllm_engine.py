@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.open_titles import TitleOrder
-from index.trie import TitleTrie
-from index.trie_store import write_trie
+from index.titles.filtered_trie import TitleOrder
+from index.titles.trie import TitleTrie
+from index.titles.trie_store import write_trie
 from serving.adapters import FLOAT32_TOLERANCE, prove_adapter
 from serving.errors import AdapterProofError, EngineStartError, EngineUnavailableError, UnknownAdapterError
 from serving.title_tries import StoredTitles, TitleTries

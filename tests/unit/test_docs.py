@@ -12,9 +12,9 @@ import pytest
 from typer.main import get_command
 
 from clients.cli import app
-from index import layouts
-from index.changes import parse_change
-from index.layouts import INTERACTION_LAYOUTS, ITEM_LAYOUTS, Layout, find_layout, open_source
+from index.catalog.changes import parse_change
+from index.tables import layouts
+from index.tables.layouts import INTERACTION_LAYOUTS, ITEM_LAYOUTS, Layout, find_layout, open_source
 from serving import schema
 from serving.problems import BY_EXCEPTION, BY_STATUS, INTERNAL, ProblemKind
 from serving.routes import router

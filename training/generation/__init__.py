@@ -1,1 +1,5 @@
-"""Titles out of a model: beam search over transformers, or above a vLLM engine."""
+"""Titles out of a model.
+
+In: prompts. Out: titles with log-probabilities: greedy, beams, samples, inside the catalog. Imports `training.model`
+and `training.data`.
+"""

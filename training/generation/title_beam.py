@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from index.trie import ROOT, TitleTrie
+from index.titles.trie import ROOT, TitleTrie
 from training.generation.title_scorer import TitleScorer
 from training.generation.tree_attention import TokenTrees
 

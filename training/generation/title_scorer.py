@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from index.trie import TitleTrie
+from index.titles.trie import TitleTrie
 from training.generation.tree_attention import TokenTrees
 
 _NODES = 2048  # inner nodes in one forward, whose activations a CPU's caches hold; the trie is taken in pieces

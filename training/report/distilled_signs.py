@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from index.catalog import Catalog, normalise_title
+from index.catalog.catalog import Catalog, normalise_title
 from training.errors import EmptyDataError
 
 TOP = 10
@@ -73,8 +73,8 @@ class DistilledSigns:
 def describe_distilled(titles: Sequence[str], truths: Sequence[str], catalog: Catalog) -> DistilledSigns:
     """Describe self-distilled titles beside their chance levels.
 
-    Two titles are the same when the catalog takes them for the same (`index.catalog.normalise_title`). "Random pair" is
-    the chance that a distilled and a true title, drawn independently from all of them, agree:
+    Two titles are the same when the catalog takes them for the same (`index.catalog.catalog.normalise_title`). "Random
+    pair" is the chance that a distilled and a true title, drawn independently from all of them, agree:
 
         sum over t of p_distilled(t) * p_true(t)
 
@@ -87,7 +87,7 @@ def describe_distilled(titles: Sequence[str], truths: Sequence[str], catalog: Ca
         ValueError: not as many titles as truths.
 
     Example:
-        >>> from index.catalog import Item
+        >>> from index.catalog.catalog import Item
         >>> shop = Catalog.from_items([Item("a", "Doom"), Item("b", "Myst")])
         >>> signs = describe_distilled(["Doom", "Doom", "Dom", "Doom"], ["Doom", "Myst", "Myst", "Myst"], shop)
         >>> sign = signs.find("distilled_true")

@@ -7,7 +7,7 @@ distilled titles may be another teacher's. What is gone is named, with the comma
 from __future__ import annotations
 
 from index.artifact import MANIFEST
-from index.catalog import read_catalog
+from index.catalog.catalog import read_catalog
 from index.errors import SoftrecError
 from index.workspace import Workspace
 from training.adapter import Adapter, read_adapter

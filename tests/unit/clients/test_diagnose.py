@@ -13,7 +13,7 @@ import pytest
 
 from clients.commands.diagnose import diagnose_adapter
 from clients.errors import RefusedError
-from index.catalog import write_catalog
+from index.catalog.catalog import write_catalog
 from index.errors import MissingArtifactError
 from index.workspace import ShopSettings, Workspace
 from tests.finished_runs import SETTINGS, publish, sft_run, soft_run

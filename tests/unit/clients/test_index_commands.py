@@ -9,11 +9,11 @@ from typer.testing import CliRunner
 
 from clients.cli import app
 from clients.commands.index import open_index
-from index.catalog import read_catalog, write_catalog
+from index.catalog.catalog import read_catalog, write_catalog
 from index.errors import MismatchError
-from index.live import LiveIndex
-from index.loading import load_active
-from index.store import list_versions
+from index.live.live import LiveIndex
+from index.live.snapshot import load_active
+from index.live.versions import list_versions
 from index.workspace import Workspace
 from tests.tiny_shop import make_tiny_shop
 from tests.unit.serving.conftest import LetterEncoder

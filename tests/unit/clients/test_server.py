@@ -18,7 +18,7 @@ from clients.commands.recommend import recommend_online
 from clients.commands.score import score_users
 from clients.errors import ForbiddenError, InvalidRequestError, RefusedError, UnreachableError
 from clients.server import reserve_address, run_server
-from index.encoder import open_encoder
+from index.search.encoder import open_encoder
 from index.workspace import Workspace
 from serving.schema import Event, EventsRequest, EventType, RecommendRequest
 from serving.settings import ServingSettings

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from index.catalog import Catalog, Item, write_catalog
-from index.changes import Change, change_catalog
-from index.live import LiveIndex
-from index.store import build_index
+from index.catalog.catalog import Catalog, Item, write_catalog
+from index.catalog.changes import Change, change_catalog
+from index.live.live import LiveIndex
+from index.live.versions import build_index
 from index.workspace import ShopSettings, Workspace
 from tests.unit.index.letter_encoder import LetterEncoder
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.catalog import Catalog, Item, normalise_title
-from index.changes import Change, change_catalog, parse_change
+from index.catalog.catalog import Catalog, Item, normalise_title
+from index.catalog.changes import Change, change_catalog, parse_change
 from index.errors import UnknownItemError
 
 ORIGIN = (Item("a", "Tetris", "puzzle"), Item("b", "Doom"), Item("c", "TETRIS"), Item("d", "Myst", available=False))

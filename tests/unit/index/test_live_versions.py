@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index.catalog import Catalog, Item, write_catalog
-from index.changes import Change
-from index.choice import build_search
+from index.catalog.catalog import Catalog, Item, write_catalog
+from index.catalog.changes import Change
 from index.errors import CorruptArtifactError
-from index.live import LiveIndex
-from index.loading import LoadedIndex, load_active
-from index.store import activate, build_index, check_version, list_versions, read_active
+from index.live.live import LiveIndex
+from index.live.snapshot import LoadedIndex, load_active
+from index.live.versions import activate, build_index, check_version, list_versions, read_active
+from index.search.kind import build_search
 from index.workspace import ShopSettings, Workspace
 from tests.unit.index.letter_encoder import LetterEncoder
 from tests.unit.index.live_shop import ORIGIN, POPULARITY, make_shop, opened, settle
@@ -56,7 +56,7 @@ def test_a_merge_gives_way_to_what_was_made_active_meanwhile(shop: Workspace, mo
         activate(shop.index_dir, first)  # somebody goes back, while the merge runs
         return build_search(*arguments, **options)
 
-    monkeypatch.setattr("index.store.build_search", build)
+    monkeypatch.setattr("index.live.versions.build_search", build)
     assert live.merge() is None
     assert read_active(shop.index_dir) == first
     assert list_versions(shop.index_dir) == [first, second]
@@ -112,7 +112,7 @@ def test_a_merge_that_is_due_while_a_version_is_loaded_is_made_after_it(
             assert go_on.wait(10)
             return load_active(*arguments, **options)
 
-        monkeypatch.setattr("index.live.load_active", load)
+        monkeypatch.setattr("index.live.live.load_active", load)
         build_index(shop.index_dir, ORIGIN, LetterEncoder(), POPULARITY)
         live.refresh()
         assert loading.wait(10)

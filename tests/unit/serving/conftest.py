@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index.catalog import write_catalog
-from index.live import LiveIndex
-from index.ranking_choice import RankingChoice
+from index.catalog.catalog import write_catalog
+from index.live.live import LiveIndex
+from index.ranking.ranking_spec import RankingChoice
 from index.workspace import ShopSettings, Workspace
 from serving.adapters import ServedAdapter
 from serving.admission import Admission

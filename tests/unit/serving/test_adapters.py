@@ -7,7 +7,7 @@ import pytest
 
 from index.artifact import write_artifact
 from index.errors import CorruptArtifactError
-from index.ranking_choice import RankingChoice
+from index.ranking.ranking_spec import RankingChoice
 from index.workspace import ShopSettings, Workspace
 from serving.adapters import choose_adapters, proof_tolerance, prove_adapter
 from serving.errors import AdapterProofError, SettingsError

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from index.catalog import Catalog, Item
-from index.flat import FlatIndex
-from index.grounding import Grounder
-from index.ranking import POOL, Ranker, Written
-from index.ranking_choice import FusionWeights, RankingChoice
+from index.catalog.catalog import Catalog, Item
+from index.ranking.grounding import Grounder
+from index.ranking.ranking import POOL, Ranker, Written
+from index.ranking.ranking_spec import FusionWeights, RankingChoice
+from index.search.flat import FlatIndex
 from serving.answer import ranked_items
 from serving.candidates import CandidateSelector
 from serving.schema import Filters, Match, RecommendedItem, ScoreType, Source

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.catalog import Catalog, Item
-from index.changes import Change, change_catalog
+from index.catalog.catalog import Catalog, Item
+from index.catalog.changes import Change, change_catalog
 from serving.candidates import Candidates, CandidateSelector
 from serving.schema import Filters
 from tests.tiny_shop import ITEMS, tiny_catalog

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index.ranking_choice import FusionWeights, RankingChoice
+from index.ranking.ranking_spec import FusionWeights, RankingChoice
 from serving.decoding import Decoder, choose_decoding, choose_ranking, titles_ranked
 from serving.errors import SettingsError
 from serving.schema import Degraded, Filters, Match, RecommendedItem, RecommendRequest, ScoreType, Source

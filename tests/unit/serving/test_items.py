@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from index.catalog import Catalog, write_catalog
-from index.changes import Change
-from index.live import LiveIndex
-from index.ranking_choice import RankingChoice
-from index.store import build_index
+from index.catalog.catalog import Catalog, write_catalog
+from index.catalog.changes import Change
+from index.live.live import LiveIndex
+from index.live.versions import build_index
+from index.ranking.ranking_spec import RankingChoice
 from index.workspace import Workspace
 from serving import views
 from serving.app import create_app

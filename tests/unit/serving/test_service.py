@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from index.artifact import write_artifact
-from index.catalog import Catalog, write_catalog
+from index.catalog.catalog import Catalog, write_catalog
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError
 from index.workspace import Workspace
 from serving.embedded_redis import EmbeddedRedis

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from index.open_titles import TitleOrder
-from index.trie import TitleTrie
-from index.trie_store import write_trie
+from index.titles.filtered_trie import TitleOrder
+from index.titles.trie import TitleTrie
+from index.titles.trie_store import write_trie
 from serving.title_mask import TitleMask
 from serving.title_tries import TitleTries
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.catalog import Catalog, Item
-from index.trie import TitleTrie
-from index.trie_store import build_trie, map_trie, open_trie
+from index.catalog.catalog import Catalog, Item
+from index.titles.trie import TitleTrie
+from index.titles.trie_store import build_trie, map_trie, open_trie
 from serving import title_tries
 from serving.title_mask import SEGMENTS
 from serving.title_tries import StoredTitles, TitleTries

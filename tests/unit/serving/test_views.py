@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from index.changes import Change
+from index.catalog.changes import Change
 from index.errors import SoftrecError
-from index.live import LiveIndex
+from index.live.live import LiveIndex
 from serving import views as module
 from serving.title_tries import TitleTries
 from serving.views import Views

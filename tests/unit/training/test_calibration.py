@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.catalog import Catalog, Item
-from index.flat import FlatIndex
-from index.grounding import Grounder
+from index.catalog.catalog import Catalog, Item
+from index.ranking.grounding import Grounder
+from index.search.flat import FlatIndex
 from tests.tiny_shop import TEMPLATE, write_tiny_tokenizer
 from tests.unit.index.letter_encoder import LetterEncoder
 from training.calibration import _accuracy, _divide, calibrate

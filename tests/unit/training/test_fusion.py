@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.catalog import Catalog, Item
-from index.flat import FlatIndex
-from index.grounding import Grounder
-from index.ranking import Ranker, Written
-from index.ranking_choice import RankingChoice
+from index.catalog.catalog import Catalog, Item
+from index.ranking.grounding import Grounder
+from index.ranking.ranking import Ranker, Written
+from index.ranking.ranking_spec import RankingChoice
+from index.search.flat import FlatIndex
 from tests.unit.index.letter_encoder import LetterEncoder
 from training.fusion import _likelihood, fit_fusion, maximise_likelihood
 

@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Lfm2Config, Lfm2ForCausalLM
 
-from index.catalog import Catalog, Item
+from index.catalog.catalog import Catalog, Item
 from index.errors import MismatchError
 from tests.random_llama import random_llama
 from tests.tiny_shop import write_tiny_tokenizer

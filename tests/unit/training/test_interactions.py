@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.catalog import Catalog, Item
+from index.catalog.catalog import Catalog, Item
 from index.errors import CorruptArtifactError, InputError, MismatchError, MissingArtifactError
-from index.rejects import ImportReport
+from index.tables.rejects import ImportReport
 from training.interactions import (
     Interactions,
     has_only_order,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, normalizers
 
-from index.catalog import Catalog, Item
+from index.catalog.catalog import Catalog, Item
 from tests.tiny_shop import TEMPLATE, write_tiny_tokenizer
 from training.errors import EmptyDataError, TrainingError
 from training.learnable import LeftOut, select_learnable

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from index.catalog import Catalog, Item
-from index.flat import FlatIndex
-from index.grounding import Grounder
-from index.ranking import Written
+from index.catalog.catalog import Catalog, Item
+from index.ranking.grounding import Grounder
+from index.ranking.ranking import Written
+from index.search.flat import FlatIndex
 from tests.unit.index.letter_encoder import LetterEncoder
 from training.mode_choice import cheapest_of_the_best, choose_mode, describe_trials
 from training.windows import Window

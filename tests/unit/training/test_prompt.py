@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from index.catalog import Catalog, Item
+from index.catalog.catalog import Catalog, Item
 from index.errors import SoftrecError
 from training.prompt import PromptRenderer, PromptTemplate, TitleTokenizer
 from training.stand_in import END, train_tokenizer

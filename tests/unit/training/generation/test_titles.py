@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import training.generation.title_beam
 import training.generation.title_scorer
-from index.trie import TitleTrie
+from index.titles.trie import TitleTrie
 from tests.random_llama import random_llama
 from training.generation.title_beam import write_best_titles, write_titles
 from training.generation.title_scorer import TitleScorer

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from index.catalog import Catalog, Item
+from index.catalog.catalog import Catalog, Item
 from tests.finished_runs import sft_run, soft_run
 from training.report.diagnosis import Diagnosis, compare_first_epochs, correlate_distance, diagnose
 from training.report.distilled_signs import describe_distilled

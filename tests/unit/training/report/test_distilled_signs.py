@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.catalog import Catalog, Item
+from index.catalog.catalog import Catalog, Item
 from training.errors import EmptyDataError
 from training.report.distilled_signs import DISTINCT_TRUE, RANDOM_PAIR, TOP_TRUE, DistilledSigns, describe_distilled
 

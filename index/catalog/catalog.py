@@ -1,0 +1,308 @@
+"""The catalog: what the shop offers, and which row of the index stands for which items.
+
+A row is a *title*. Items that share a title (editions, colours, the same product listed twice) share a row, because a
+model that writes titles cannot tell them apart; within a row the items keep the order of the file.
+
+A catalog never changes; `changed` returns another one, which shares with it what stayed. Rows never move and are never
+given to another title: new titles get new rows, and a row whose items are all gone stays, empty.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from bisect import bisect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from index.artifact import text_digest, write_file
+from index.catalog.overlay import LayeredDict, LayeredList, ListDraft
+from index.errors import CorruptArtifactError, MissingArtifactError
+from index.workspace import init_command
+
+_FIELDS: list[pa.Field[Any]] = [
+    pa.field("item_id", pa.string()),
+    pa.field("title", pa.string()),
+    pa.field("category", pa.string()),
+    pa.field("available", pa.bool_()),
+]
+_SCHEMA = pa.schema(_FIELDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing on offer. Several categories are separated by `|`; an empty category means that none is known."""
+
+    item_id: str
+    title: str
+    category: str = ""
+    available: bool = True
+
+
+def normalise_title(text: str) -> str:
+    """Reduce a title to what must agree for two titles to be the same.
+
+    Unicode's compatibility caseless form (UAX #15, D146), runs of white space as one space, none at the ends.
+
+    Example:
+        >>> normalise_title("  The ﬁfth   ELEMENT ")
+        'the fifth element'
+    """
+    if text.isascii():
+        return " ".join(text.casefold().split())
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", text).casefold()).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).split())
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Items, and their distinct titles as rows. Make one with `Catalog.from_items`; its length is the number of rows.
+
+    Each item id has a slot, in the order of the file and then of first appearance; that order holds within a row.
+
+    Attributes:
+        titles: one per row, as the row's first item spelled it; `titles[r]` is row r of the index.
+        slots: the items by slot; None where one was removed.
+        digest: SHA-256 over every item's id, title and category in order, and over every change of them since.
+            Availability is left out: it changes by the hour, and nothing that was trained or indexed depends on it.
+        origin_digest: `digest` before any change: what adapters are trained on.
+        empty_rows: the rows without items; there is none before any change.
+
+    Example:
+        >>> catalog = Catalog.from_items([Item("a", "Tetris"), Item("b", "Doom"), Item("c", "TETRIS")])
+        >>> catalog.titles, catalog.find_item_row("c"), catalog.find_title_row("doom ")
+        (('Tetris', 'Doom'), 0, 1)
+        >>> [item.item_id for item in catalog.items_of(0)]
+        ['a', 'c']
+        >>> later = catalog.changed([("b", None), ("d", Item("d", "Myst"))])
+        >>> list(later.titles), later.find_title_row("Doom"), later.find_title_row("Myst")
+        (['Tetris', 'Doom', 'Myst'], None, 2)
+    """
+
+    titles: Sequence[str] = field(compare=False)
+    slots: Sequence[Item | None] = field(repr=False, compare=False)
+    digest: str
+    origin_digest: str
+    empty_rows: frozenset[int] = field(repr=False, compare=False)
+    _items_by_row: Sequence[tuple[Item, ...]] = field(repr=False, compare=False)
+    _row_by_slot: Sequence[int] = field(repr=False, compare=False)
+    _slot_by_item: Mapping[str, int] = field(repr=False, compare=False)
+    _row_by_title: Mapping[str, int] = field(repr=False, compare=False)
+    _base: Catalog | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def from_items(cls, items: Iterable[Item]) -> Catalog:
+        """Group items by title.
+
+        Raises:
+            ValueError: two items have the same id.
+        """
+        kept = tuple(items)
+        rows: list[list[Item]] = []
+        slot_by_item: dict[str, int] = {}
+        row_by_slot: list[int] = []
+        row_by_title: dict[str, int] = {}
+        for slot, item in enumerate(kept):
+            if slot_by_item.setdefault(item.item_id, slot) != slot:
+                raise ValueError(f"item id {item.item_id!r} occurs twice; ids must be unique")
+            row = row_by_title.setdefault(normalise_title(item.title), len(rows))
+            if row == len(rows):
+                rows.append([])
+            rows[row].append(item)
+            row_by_slot.append(row)
+        digest = text_digest(*(text for item in kept for text in (item.item_id, item.title, item.category)))
+        return cls(
+            titles=tuple(group[0].title for group in rows),
+            slots=kept,
+            digest=digest,
+            origin_digest=digest,
+            empty_rows=frozenset(),
+            _items_by_row=tuple(map(tuple, rows)),
+            _row_by_slot=tuple(row_by_slot),
+            _slot_by_item=slot_by_item,
+            _row_by_title=row_by_title,
+        )
+
+    def __len__(self) -> int:
+        return len(self.titles)
+
+    @cached_property
+    def items(self) -> tuple[Item, ...]:
+        """All items, in the order of their slots."""
+        return tuple(item for item in self.slots if item is not None)
+
+    @property
+    def base(self) -> Catalog:
+        """The catalog that this one lies over: itself, or what `changed` was first called on since `compacted`."""
+        return self._base or self
+
+    @property
+    def changed_slots(self) -> list[int]:
+        """Slots that `base` lacks or that hold another item there, ascending."""
+        return sorted(self.slots.over) if isinstance(self.slots, LayeredList) else []
+
+    def find_item(self, item_id: str) -> Item | None:
+        """Return an item, or None when the catalog has no such item (any more)."""
+        slot = self._slot_by_item.get(item_id)
+        return None if slot is None else self.slots[slot]
+
+    def find_slot(self, item_id: str) -> int | None:
+        """Return the slot of an item, also of a removed one, or None when there never was such an item."""
+        return self._slot_by_item.get(item_id)
+
+    def row_of_slot(self, slot: int) -> int:
+        """Return the row of a slot's item; of a removed item, the row that it was in."""
+        return self._row_by_slot[slot]
+
+    def find_item_row(self, item_id: str) -> int | None:
+        """Return the row of an item, or None when the catalog has no such item (any more)."""
+        slot = self._slot_by_item.get(item_id)
+        return None if slot is None or self.slots[slot] is None else self._row_by_slot[slot]
+
+    def recall_item_row(self, item_id: str) -> int | None:
+        """Return the row of an item, also of one that was removed since: a user's history may still name it."""
+        slot = self._slot_by_item.get(item_id)
+        return None if slot is None else self._row_by_slot[slot]
+
+    def find_title_row(self, text: str) -> int | None:
+        """Return the row whose title is `text` up to `normalise_title`, or None; an empty row is not found."""
+        row = self._row_by_title.get(normalise_title(text))
+        return None if row is None or not self._items_by_row[row] else row
+
+    def items_of(self, row: int) -> tuple[Item, ...]:
+        """Return the items of a row in the order of their slots; none only after changes."""
+        return self._items_by_row[row]
+
+    def category_of(self, row: int) -> str:
+        """Return the category of the row's first item; "" for an empty row."""
+        items = self._items_by_row[row]
+        return items[0].category if items else ""
+
+    def changed(self, steps: Iterable[tuple[str, Item | None]]) -> Catalog:
+        """Return the catalog after some steps, each an item id and the item that it stands for from then on.
+
+        An item whose title changes goes to the row of its new title; None removes it. Costs as much as all steps since
+        `base`, not as much as the catalog.
+        """
+        draft = _Draft(self)
+        for item_id, item in steps:
+            draft.set(item_id, item)
+        return draft.finish()
+
+    def compacted(self) -> Catalog:
+        """Return the same catalog with nothing laid over anything: one pass over all of it."""
+        return replace(
+            self,
+            titles=tuple(self.titles),
+            slots=tuple(self.slots),
+            _items_by_row=tuple(self._items_by_row),
+            _row_by_slot=tuple(self._row_by_slot),
+            _slot_by_item=dict(self._slot_by_item),
+            _row_by_title=dict(self._row_by_title),
+            _base=None,
+        )
+
+
+class _Draft:
+    """The layers over a catalog's base while steps are taken."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._base = base = catalog.base
+        self._titles = ListDraft(base.titles, catalog.titles)
+        self._slots = ListDraft(base.slots, catalog.slots)
+        self._items_by_row = ListDraft(base._items_by_row, catalog._items_by_row)
+        self._row_by_slot = ListDraft(base._row_by_slot, catalog._row_by_slot)
+        self._slot_by_item = _copy_over(base._slot_by_item, catalog._slot_by_item)
+        self._row_by_title = _copy_over(base._row_by_title, catalog._row_by_title)
+        self._empty = set(catalog.empty_rows)
+        self._digest = catalog.digest
+
+    def set(self, item_id: str, item: Item | None) -> None:
+        slot = self._slot_by_item.get(item_id)
+        before = None if slot is None else self._slots[slot]
+        if item == before:
+            return
+        if slot is None:
+            slot = len(self._slots)
+            self._slot_by_item.over[item_id] = slot
+        if before is not None:
+            self._take_out(self._row_by_slot[slot], before)
+        if item is not None:
+            self._row_by_slot[slot] = self._put_in(item, slot)
+        self._slots[slot] = item
+        if _decisive(before) != _decisive(item):
+            self._digest = text_digest(self._digest, item_id, *_decisive(item))
+
+    def finish(self) -> Catalog:
+        return Catalog(
+            titles=self._titles.layered(),
+            slots=self._slots.layered(),
+            digest=self._digest,
+            origin_digest=self._base.origin_digest,
+            empty_rows=frozenset(self._empty),
+            _items_by_row=self._items_by_row.layered(),
+            _row_by_slot=self._row_by_slot.layered(),
+            _slot_by_item=self._slot_by_item,
+            _row_by_title=self._row_by_title,
+            _base=self._base,
+        )
+
+    def _take_out(self, row: int, item: Item) -> None:
+        self._items_by_row[row] = tuple(other for other in self._items_by_row[row] if other is not item)
+        if not self._items_by_row[row]:
+            self._empty.add(row)
+
+    def _put_in(self, item: Item, slot: int) -> int:
+        title = normalise_title(item.title)
+        row = self._row_by_title.get(title)
+        if row is None:
+            row = len(self._titles)
+            self._row_by_title.over[title] = row
+            self._titles[row] = item.title
+            self._items_by_row[row] = ()
+        there = self._items_by_row[row]
+        place = bisect([self._slot_by_item[other.item_id] for other in there], slot)
+        self._items_by_row[row] = (*there[:place], item, *there[place:])
+        self._empty.discard(row)
+        return row
+
+
+def _copy_over(base: Mapping[str, int], now: Mapping[str, int]) -> LayeredDict[str, int]:
+    assert isinstance(base, dict)  # a base is never layered
+    return LayeredDict(base, dict(now.over) if isinstance(now, LayeredDict) else {})
+
+
+def _decisive(item: Item | None) -> tuple[str, ...]:
+    """What of an item the digest covers."""
+    return () if item is None else (item.title, item.category)
+
+
+def write_catalog(path: Path, catalog: Catalog) -> None:
+    """Write the catalog as Parquet, one row per item; a reader sees the old file or the new one, never a part."""
+    columns = [[getattr(item, name) for item in catalog.items] for name in _SCHEMA.names]
+    table = pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=_SCHEMA)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer)
+    write_file(path, buffer.getvalue().to_pybytes())
+
+
+def read_catalog(path: Path) -> Catalog:
+    """Read what `write_catalog` wrote.
+
+    Raises:
+        MissingArtifactError: there is no such file.
+        CorruptArtifactError: it is no Parquet file, or not one of ours.
+    """
+    if not path.is_file():
+        raise MissingArtifactError("catalog", path, command=init_command(path.parent))
+    try:
+        table = pq.read_table(path, schema=_SCHEMA)
+        return Catalog.from_items(Item(**row) for row in table.to_pylist())
+    except (pa.ArrowException, ValueError) as error:
+        remedy = f"make it again with `{init_command(path.parent)}`"
+        raise CorruptArtifactError(path, f"unreadable catalog ({error})", remedy=remedy) from error

@@ -1,0 +1,67 @@
+"""Read a user's table of items or interactions row by row, in our columns, from any layout that is understood."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from index.tables.layouts import Layout, find_layout, open_source
+from index.tables.rejects import Rejects
+from index.tables.rows import Source
+
+NOT_UTF8 = "bytes that are not UTF-8"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A recognised file."""
+
+    path: Path
+    layout: Layout
+    source: Source
+
+    def rows(self, rejects: Rejects) -> Iterator[tuple[int, Sequence[str]]]:
+        """Yield (line, values in our columns) of every row that can be read; the others go to `rejects`.
+
+        Values are text, stripped of white space at the ends; "" where the file has none.
+        """
+        to_ours = self.layout.to_ours
+        for line, values, reason in self.source.rows(self.layout.picked):
+            if reason:
+                rejects.add(line, reason, values)
+            elif not _is_unicode(values):
+                rejects.add(line, NOT_UTF8, values)
+            else:
+                stripped = [value.strip() for value in values]
+                yield line, to_ours(stripped) if to_ours else stripped
+
+
+def open_table(path: Path, layouts: Sequence[Layout]) -> Table:
+    """Open a file and recognise its layout.
+
+    Args:
+        path: CSV (comma, semicolon or tab), JSON lines or Parquet, gzipped or not, or a raw MovieLens file.
+        layouts: `ITEM_LAYOUTS` or `INTERACTION_LAYOUTS`.
+
+    Raises:
+        InputError: it cannot be read, or lacks a column; with what to do.
+    """
+    source = open_source(path)
+    return Table(path, find_layout(path, source.columns, layouts), source)
+
+
+def advice_for(rejects: Rejects) -> str:
+    """Return what would mend unreadable rows, as the beginning of a remedy; "" when none is unreadable."""
+    return "convert the file: iconv -f LATIN1 -t UTF-8; " if rejects.reasons[NOT_UTF8] else ""
+
+
+def _is_unicode(values: Sequence[str]) -> bool:
+    text = "".join(values)
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # lone surrogates: what the decoder made of bad bytes, or "\ud800" in JSON
+        return False
+    return True
