@@ -10,9 +10,9 @@ from clients.commands.init import init_shop
 from clients.demo_shop import write_demo_shop
 from index.workspace import Workspace
 from training.progress import Silence
+from training.recipes.sft import train_sft
+from training.recipes.stand_in import StandInSettings, train_stand_in
 from training.settings import PRESETS
-from training.sft import train_sft
-from training.stand_in import StandInSettings, train_stand_in
 
 
 def train_demo_shop(root: Path, *, quick: bool) -> Workspace:

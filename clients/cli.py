@@ -96,7 +96,7 @@ def demo(
 ) -> None:
     """The whole story on a small made-up shop: train, evaluate, serve, ask."""
     from serving.settings import read_settings
-    from training.generation.vllm_environment import prepare_environment, runs_on_cpu
+    from training.generation.vllm.environment import prepare_environment, runs_on_cpu
 
     prepare_environment(os.environ, on_cpu=runs_on_cpu())  # torch reads some of it, and training imports torch
     from clients.commands.demo import run_demo

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
-from training.cost import Part
-from training.data_summary import DataSummary, Lengths, RenderedSample
-from training.dry_run import DryRun
+from training.preflight.cost import Part
+from training.preflight.data_summary import DataSummary, Lengths, RenderedSample
+from training.preflight.dry_run import DryRun
 
 BAR = 40  # letters of the longest bar
 OPEN, CLOSE = ">>>", "<<<"  # around what the loss counts

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from clients.pages import render_page
 from index.artifact import write_file
-from training.comparison import Comparison
-from training.evaluation import Evaluation
+from training.measure.comparison import Comparison
+from training.measure.evaluation import Evaluation
 
 
 def write_report(path: Path, comparisons: Sequence[Comparison], first: Evaluation, second: Evaluation) -> None:

@@ -19,7 +19,7 @@ from serving.engine import Engine, Generation
 from serving.errors import SettingsError
 from serving.title_tries import StoredTitles
 from training.adapter import Decoding, DecodingMode
-from training.generation.path_search import next_tokens_wanted, search_paths
+from training.generation.vllm.path_search import next_tokens_wanted, search_paths
 from training.prompt import PromptRenderer
 
 # 20 beams inside the catalog find nearly all of the ten best titles, and faster than 4 free ones find one
@@ -201,6 +201,7 @@ def choose_ranking(adapter_id: str, facts: RankingChoice, mode: RankingMode | Li
 def titles_ranked(ranking: RankingChoice) -> int | None:
     """How many titles of a confined search a ranking reads, if not as many as items are asked for.
 
-    One for distances; for a fusion as many as its weights were fitted with (`training.decoding` lists as many).
+    One for distances; for a fusion as many as its weights were fitted with (`training.generation.decoding` lists as
+    many).
     """
     return {"l2": 1, "likelihood": None, "fusion": POOL}[ranking.mode]

@@ -36,7 +36,7 @@ from serving.views import Views
 from serving.vllm_environment import engine_threads
 from training.adapter import Adapter, check_adapter
 from training.base_model import BaseModel, locate_base
-from training.generation.vllm_environment import prepare_environment, runs_on_cpu
+from training.generation.vllm.environment import prepare_environment, runs_on_cpu
 
 MOST_RUNNING = 256  # vLLM's requests in one batch: those of a search are several
 

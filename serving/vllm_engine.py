@@ -1,6 +1,6 @@
 """vLLM in this process's company: `AsyncLLM` here, its engine core in a process of its own.
 
-The modules `serving.vllm_*` alone import vllm. Call `training.generation.vllm_environment.prepare_environment` before
+The modules `serving.vllm_*` alone import vllm. Call `training.generation.vllm.environment.prepare_environment` before
 importing one.
 """
 

@@ -37,8 +37,8 @@ def trained_shop(based_shop: Workspace, tmp_path_factory: pytest.TempPathFactory
 
     from tests.shop import SETTINGS, add_index
     from training.progress import Silence
-    from training.sft import train_sft
-    from training.soft import train_soft
+    from training.recipes.sft import train_sft
+    from training.recipes.soft.soft import train_soft
 
     root: Path = tmp_path_factory.mktemp("trained") / "shop"
     shutil.copytree(based_shop.root, root)

@@ -20,13 +20,13 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 
 from tests.random_llama import random_llama
-from training.batches import Sample
 from training.generation.beam import generate
-from training.language_model import CompletionScorer, add_lora
+from training.loop.update import Trainable
+from training.model.batches import Sample
+from training.model.language_model import CompletionScorer, add_lora
 from training.parallel.processes import Processes
+from training.recipes.sft import sft_loss
 from training.settings import PRESETS
-from training.sft import sft_loss
-from training.trainable import Trainable
 
 SETTINGS = replace(PRESETS["tiny"], micro_batch_size=2, warmup_steps=1, learning_rate=1e-2, lora_dropout=0.0)
 SAMPLES = [Sample((7 + at, 8, 9 + at)[: 1 + at % 3], ((20 + at, 30 + at, 1)[at % 2 :],)) for at in range(10)]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from training.block_attention import IN_BLOCKS
+from training.model.block_attention import IN_BLOCKS
 
 
 def random_llama(vocabulary: int, *, seed: int = 0, **changes: Any) -> Any:

@@ -12,12 +12,12 @@ from index.live.snapshot import load_active
 from index.live.versions import build_index
 from index.ranking.grounding import Grounder
 from index.search.encoder import open_encoder
+from index.tables.interactions import load_interactions, read_interactions, write_interactions
 from index.tables.items import read_items
 from index.workspace import ShopSettings, Workspace
-from training.interactions import load_interactions, read_interactions, write_interactions
 from training.progress import Silence
+from training.recipes.stand_in import StandInSettings, train_stand_in
 from training.settings import PRESETS, TrainSettings
-from training.stand_in import StandInSettings, train_stand_in
 
 # small enough for a test, large enough to learn something
 SETTINGS: TrainSettings = replace(

@@ -77,7 +77,7 @@ class AdapterFacts:
         ranking: how catalog rows are ranked by the titles written; together with `decoding` the mode that won on
             validation.
         hallucination_distance: an L2 distance to the catalog beyond which a freely written title counts as a
-            hallucination (see `training.calibration`); None: never.
+            hallucination (see `training.measure.calibration`); None: never.
     """
 
     method: str

@@ -10,6 +10,7 @@ SoftrecError
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from signal import Signals
 
 from index.errors import SoftrecError
@@ -46,3 +47,19 @@ class StoppedError(TrainingError):
     @property
     def exit_code(self) -> int:
         return 128 + self.signal
+
+
+SHOWN = 10  # rows named in one message
+
+Describe = Callable[[int], str]
+
+
+def name_rows(rows: Sequence[int], describe: Describe) -> str:
+    """Name up to ten rows, and say how many more there are.
+
+    Example:
+        >>> name_rows(range(12), lambda row: f"u{row}")
+        'u0, u1, u2, u3, u4, u5, u6, u7, u8, u9 and 2 more'
+    """
+    more = len(rows) - SHOWN
+    return ", ".join(map(describe, rows[:SHOWN])) + (f" and {more} more" if more > 0 else "")

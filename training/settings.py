@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
-from training.curriculum import Schedule
 from training.errors import SettingError
 
+Schedule = Literal["adaptive", "linear", "step", "distilled", "real"]
 Precision = Literal["fp32", "bf16"]
 Quantization = Literal["none", "4bit"]
 GeneratorName = Literal["torch", "vllm"]
@@ -33,8 +33,8 @@ class TrainSettings:
         preset: the name of the preset these started from.
         train_windows, validation_windows, test_windows: most windows sampled from each part of the split.
         max_history: most titles in a prompt.
-        min_history: fewest interactions before a target (see `training.windows.sliding_windows`). The paper's 10 leaves
-            a model that has never read a short history, and writes nothing for a new user.
+        min_history: fewest interactions before a target (see `training.data.windows.sliding_windows`). The paper's 10
+            leaves a model that has never read a short history, and writes nothing for a new user.
         max_prompt_tokens, max_title_tokens: see `training.prompt.PromptTemplate`.
         seed: of sampling, initialisation and shuffling.
         lora_rank, lora_alpha, lora_dropout: LoRA's r, alpha and dropout share.
@@ -52,13 +52,13 @@ class TrainSettings:
             1 favours long generic ones.
         decode_batch_size: prompts decoded at once.
         generator: what writes titles inside training (distillation, d_t, validation): "torch" or a vLLM engine.
-        schedule: SOFT's curriculum (see `training.curriculum`): "adaptive" is the paper's, the others its controls.
-        curriculum_alpha: SOFT's alpha: how fast the distilled data's weight falls.
+        schedule: SOFT's curriculum (see `training.recipes.soft.curriculum`): "adaptive" is the paper's, the others its
+        controls. curriculum_alpha: SOFT's alpha: how fast the distilled data's weight falls.
         distance_samples: M: training windows on which d_t is measured.
         distance_every: updates between two measurements of d_t within an epoch; 0: once, before each epoch.
         distance_encoder: what embeds titles for d_t: "base" (its last token), "minilm", or a sentence-transformers
             name or folder.
-        report_to: trackers beside metrics.jsonl, comma-separated (see `training.trackers`); "none": no other.
+        report_to: trackers beside metrics.jsonl, comma-separated (see `training.loop.trackers`); "none": no other.
         golden_prompts: prompts stored with their log-probabilities, for the server's proof.
     """
 

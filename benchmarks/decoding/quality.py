@@ -28,18 +28,18 @@ from index.ranking.ranking_spec import BY_DISTANCE, RankingChoice
 from index.titles.trie_store import open_trie
 from index.workspace import Workspace
 from training.adapter import read_adapter
-from training.dataset import load_dataset
-from training.decoding import LISTED, Decoder, OfflineMode
-from training.fusion import GAMMAS, fit_fusion
-from training.generation.title_beam import write_titles
+from training.data.dataset import load_dataset
+from training.data.windows import Window, count_rows
+from training.generation.decoding import LISTED, Decoder, OfflineMode
 from training.generation.title_scorer import TitleScorer
-from training.judge import judge
-from training.language_model import load_base, read_merged
-from training.metrics import UserBootstrap, gains, hits
+from training.generation.titles import write_titles
+from training.measure.fusion import GAMMAS, fit_fusion
+from training.measure.metrics import UserBootstrap, gains, hits
+from training.measure.ranks import judge
+from training.model.language_model import load_base, read_merged
 from training.parallel.processes import Processes
 from training.progress import Silence
 from training.settings import restore_settings
-from training.windows import Window, count_rows
 
 WIDTHS = (5, 10, 20, 50)
 LIKELIHOOD = RankingChoice("likelihood")

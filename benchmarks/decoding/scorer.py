@@ -13,13 +13,13 @@ from benchmarks.training.clock import seconds
 from index.titles.trie_store import open_trie
 from index.workspace import Workspace
 from training.adapter import read_adapter
-from training.batches import Sample
-from training.dataset import load_dataset
-from training.generation.title_beam import write_best_titles
+from training.data.dataset import load_dataset
 from training.generation.title_scorer import TitleScorer
-from training.language_model import load_base, read_merged
+from training.generation.titles import write_best_titles
+from training.loop.publishing import summed_log_probs
+from training.model.batches import Sample
+from training.model.language_model import load_base, read_merged
 from training.progress import Silence
-from training.publishing import summed_log_probs
 from training.settings import restore_settings
 
 _AT_ONCE = 64  # titles in one forward of the plain way: samples one after the other, no padding

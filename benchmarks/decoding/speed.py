@@ -36,11 +36,11 @@ from serving.service import open_vllm
 from serving.settings import ServingSettings
 from serving.title_tries import TitleTries
 from training.adapter import read_adapter
-from training.dataset import load_dataset
+from training.data.dataset import load_dataset
 from training.progress import Silence
+from training.recipes.sft import train_sft
+from training.recipes.stand_in import StandInSettings, train_stand_in
 from training.settings import PRESETS
-from training.sft import train_sft
-from training.stand_in import StandInSettings, train_stand_in
 
 SETTINGS = PRESETS["tiny"]
 PROMPTS, AT_ONCE, WIDTHS = 40, 8, (5, 10, 20)

@@ -16,12 +16,12 @@ from accelerate import Accelerator
 from benchmarks.training.clock import seconds
 from benchmarks.training.oracle import plain_batch, plain_soft_loss, plain_title_loss
 from benchmarks.training.shapes import Shape
-from training.batches import Sample
-from training.language_model import CompletionScorer
+from training.loop.update import Trainable
+from training.model.batches import Sample
+from training.model.language_model import CompletionScorer
 from training.parallel.processes import Processes
-from training.sft import sft_loss
-from training.soft import DISTILLED, REAL, soft_loss
-from training.trainable import Trainable
+from training.recipes.sft import sft_loss
+from training.recipes.soft.soft import DISTILLED, REAL, soft_loss
 
 TAU = 0.6
 
@@ -30,12 +30,12 @@ Contender = Callable[[Updates], float]  # trains on the updates; returns seconds
 
 
 def our_soft(shape: Shape, device: str = "cpu") -> Contender:
-    """`training.trainable` with SOFT's loss: one forward for both titles."""
+    """`training.loop.update` with SOFT's loss: one forward for both titles."""
     return _ours(shape, partial(soft_loss, tau=TAU), (DISTILLED, REAL), device)
 
 
 def our_sft(shape: Shape, device: str = "cpu") -> Contender:
-    """`training.trainable` with SFT's loss."""
+    """`training.loop.update` with SFT's loss."""
     return _ours(shape, sft_loss, (0,), device)
 
 

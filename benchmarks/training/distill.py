@@ -28,16 +28,16 @@ from benchmarks.training.clock import describe_clock, seconds
 from clients.commands.init import init_shop
 from clients.demo_shop import write_demo_shop
 from index.workspace import Workspace
-from training.batches import update_batches
-from training.dataset import Dataset, load_dataset
+from training.data.dataset import Dataset, load_dataset
 from training.generation.beam import generate
-from training.language_model import CompletionScorer, add_lora, load_base, read_lora
+from training.loop.update import Trainable
+from training.model.batches import update_batches
+from training.model.language_model import CompletionScorer, add_lora, load_base, read_lora
 from training.parallel.processes import Processes
 from training.progress import Silence
+from training.recipes.sft import sft_loss
+from training.recipes.stand_in import StandInSettings, train_stand_in
 from training.settings import PRESETS, TrainSettings
-from training.sft import sft_loss
-from training.stand_in import StandInSettings, train_stand_in
-from training.trainable import Trainable
 
 SETTINGS = PRESETS["tiny"]
 PROMPTS, TURNS = 4096, 8

@@ -10,9 +10,9 @@ from torch import Tensor
 from benchmarks.training.contenders import TAU
 from benchmarks.training.oracle import plain_soft_loss
 from benchmarks.training.shapes import Shape
-from training.batches import UpdateSize, collate
-from training.language_model import CompletionScorer
-from training.soft import soft_loss
+from training.model.batches import UpdateSize, collate
+from training.model.language_model import CompletionScorer
+from training.recipes.soft.soft import soft_loss
 
 
 @dataclass(frozen=True)

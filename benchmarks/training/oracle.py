@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.batches import Sample
+from training.model.batches import Sample
 
 IGNORED = -100  # the label that transformers' loss leaves out
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.batches import Sample
-from training.block_attention import IN_BLOCKS
-from training.language_model import add_lora
+from training.model.batches import Sample
+from training.model.block_attention import IN_BLOCKS
+from training.model.language_model import add_lora
 from training.settings import PRESETS, TrainSettings
 
 
@@ -89,7 +89,7 @@ def without_distilled(samples: Sequence[Sample]) -> list[Sample]:
 
 # Llama-3's vocabulary on a model that a CPU can train; the feed-forward 2.75 times as wide (Llama-3.2-3B: 2.67)
 LARGE_VOCABULARY = Shape("128k", 1024, 2816, 8, 16, 4, 128_256, 8, (220, 280))
-# training.stand_in's size, with prompts as short as ml-100k's and as long as amazon-games'
+# training.recipes.stand_in's size, with prompts as short as ml-100k's and as long as amazon-games'
 SHORT = Shape("4k short", 128, 352, 4, 4, 4, 4096, 32, (60, 90))
 LONG = Shape("4k long", 128, 352, 4, 4, 4, 4096, 32, (220, 280))
 LLAMA_3B = Shape("Llama-3.2-3B", 3072, 8192, 28, 24, 8, 128_256, 16, (220, 280), dtype=torch.bfloat16)

@@ -13,13 +13,13 @@ from clients.progress import open_progress
 from clients.tables import say, show_table, write_json
 from index.artifact import MANIFEST
 from index.workspace import Workspace
-from training.comparison import Comparison, compare_evaluations
-from training.evaluation import PAPERS, Evaluation, evaluate_adapters
+from training.measure.comparison import Comparison, compare_evaluations
+from training.measure.evaluation import PAPERS, Evaluation, evaluate_adapters
 from training.parallel.processes import Processes
 from training.progress import Progress, Silence
+from training.recipes.soft.variant_runs import SOFT, Outcome, check_names_free, train_variants, updates_per_epoch
+from training.recipes.soft.variants import FULL, Variant, ablation_variants, check_adaptive, parse_ablations
 from training.settings import TrainSettings
-from training.variant_runs import SOFT, Outcome, check_names_free, train_variants, updates_per_epoch
-from training.variants import FULL, Variant, ablation_variants, check_adaptive, parse_ablations
 
 SHOWN = ("HR@10", "NDCG@10")
 

@@ -12,8 +12,8 @@ from index.errors import MissingArtifactError
 from index.workspace import Workspace
 from training.base_model import BaseModel, locate_base
 from training.progress import Progress
+from training.recipes.stand_in import train_stand_in
 from training.settings import TrainSettings, resolve_settings
-from training.stand_in import train_stand_in
 
 # what decides the split and the prompt; the rest of TrainSettings is of adapters
 SETTINGS = (

@@ -13,8 +13,8 @@ from clients.progress import open_progress
 from clients.report import write_report
 from clients.tables import say, show_table, write_json
 from index.workspace import Workspace
-from training.comparison import Comparison, compare_evaluations
-from training.evaluation import evaluate_adapters
+from training.measure.comparison import Comparison, compare_evaluations
+from training.measure.evaluation import evaluate_adapters
 
 
 def compare_adapters(

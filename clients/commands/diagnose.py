@@ -36,7 +36,9 @@ def diagnose_adapter(root: Path, name: str = "soft", json_path: Path | None = No
     adapter = _read(workspace, name)
     diagnosis = read_diagnosis(adapter)
     if diagnosis is None:
-        from training.report.reconstruction import reconstruct  # needs torch; a diagnosis that was stored does not
+        from training.recipes.soft.reconstruction import (
+            reconstruct,  # needs torch; a diagnosis that was stored does not
+        )
 
         diagnosis = reconstruct(workspace, adapter)
     write_json(json_path, {"adapter_id": adapter.adapter_id, **diagnosis.to_json()})

@@ -11,8 +11,8 @@ from clients.dry_run_view import show_dry_run
 from clients.progress import open_progress
 from clients.tables import write_json
 from index.workspace import Workspace
-from training.dry_run import DryRun, Method, dry_run
 from training.parallel.processes import Processes
+from training.preflight.dry_run import DryRun, Method, dry_run
 from training.progress import Silence
 
 

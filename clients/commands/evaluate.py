@@ -17,8 +17,8 @@ from index.errors import MissingArtifactError
 from index.ranking.ranking_spec import RANKINGS
 from index.workspace import Workspace
 from training.adapter import read_adapters
-from training.decoding import OFFLINE_MODES, OfflineMode
-from training.evaluation import POPULARITY, Evaluation, Mode, evaluate_adapters
+from training.generation.decoding import OFFLINE_MODES, OfflineMode
+from training.measure.evaluation import POPULARITY, Evaluation, Mode, evaluate_adapters
 
 T = TypeVar("T", bound=str)
 

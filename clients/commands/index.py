@@ -16,9 +16,9 @@ from index.live.snapshot import LoadedIndex, load_origin
 from index.live.versions import build_index
 from index.search.encoder import TitleEncoder, open_encoder
 from index.search.kind import RECALL_FLOOR, SearchKind, describe_search
+from index.tables.interactions import load_interactions
 from index.workspace import Workspace
 from training.base_model import locate_base
-from training.interactions import load_interactions
 from training.progress import Progress
 
 

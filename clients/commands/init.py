@@ -10,10 +10,10 @@ from clients.errors import RefusedError
 from clients.tables import say
 from index.catalog.catalog import write_catalog
 from index.catalog.journal import Journal
+from index.tables.interactions import Interactions, has_only_order, read_interactions, write_interactions
 from index.tables.items import read_items
 from index.tables.rejects import ImportReport
 from index.workspace import SETTINGS_FILE, ShopSettings, Split, Workspace
-from training.interactions import Interactions, has_only_order, read_interactions, write_interactions
 
 
 def init_shop(

@@ -17,8 +17,7 @@ from index.workspace import Workspace
 from training.adapter import GoldenPrompt
 from training.parallel.processes import Processes
 from training.progress import Silence
-from training.report.failure_signs import alpha_swings
-from training.variant_runs import (
+from training.recipes.soft.variant_runs import (
     SOFT,
     Outcome,
     best_outcome,
@@ -27,7 +26,8 @@ from training.variant_runs import (
     publish_as,
     train_variants,
 )
-from training.variants import alpha_variants, check_adaptive, parse_alphas
+from training.recipes.soft.variants import alpha_variants, check_adaptive, parse_alphas
+from training.report.failure_signs import alpha_swings
 
 
 def sweep_alphas(

@@ -17,14 +17,14 @@ from index.ranking.grounding import Grounder
 from index.workspace import Workspace
 from training.adapter import Adapter, read_adapter
 from training.base_model import locate_base
-from training.dataset import check_trained_on, load_dataset
+from training.data.dataset import check_trained_on, load_dataset
+from training.loop.trackers import parse_trackers
 from training.parallel.processes import Processes
 from training.progress import Progress, Silence
+from training.recipes.sft import train_sft
+from training.recipes.soft.soft import train_soft
 from training.report.diagnosis import read_diagnosis
 from training.settings import TrainSettings, resolve_settings, restore_settings
-from training.sft import train_sft
-from training.soft import train_soft
-from training.trackers import parse_trackers
 
 Method = Literal["sft", "soft"]
 

@@ -5,7 +5,7 @@
 * `likelihood` ranks by the model's own summed log-probability of each title, not divided by its length: what the model
   thinks of every title, where `l2` asks which titles look like one of them.
 * `fusion` is a weighted sum of both and of popularity, over the titles written, the nearest and the most popular ones.
-  `training.fusion` fits the weights on validation.
+  `training.measure.fusion` fits the weights on validation.
 
 Titles that were not written have no log-probability. Behind those that were, `likelihood` goes on by distance to the
 best one, so a list is always as long as the catalog allows.

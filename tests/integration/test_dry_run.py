@@ -14,9 +14,9 @@ from clients.cli import app
 from index.workspace import Workspace
 from tests.notes import Notes
 from tests.shop import SETTINGS
-from training.dataset import load_dataset
-from training.dry_run import dry_run
+from training.data.dataset import load_dataset
 from training.parallel.processes import Processes
+from training.preflight.dry_run import dry_run
 from training.progress import Silence
 
 TINY = replace(SETTINGS, train_windows=24, validation_windows=6, decode_batch_size=4)

@@ -25,10 +25,10 @@ from serving.vllm_environment import starting_engine
 from tests.shop import SETTINGS
 from training.adapter import Adapter
 from training.base_model import locate_base
-from training.dataset import load_dataset
+from training.data.dataset import load_dataset
 from training.generation.beam import generate
-from training.generation.vllm_environment import prepare_environment, runs_on_cpu
-from training.language_model import load_base, read_lora
+from training.generation.vllm.environment import prepare_environment, runs_on_cpu
+from training.model.language_model import load_base, read_lora
 from training.progress import Silence
 
 START_S = 300.0  # 15 s on two free cores

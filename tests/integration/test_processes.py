@@ -32,8 +32,8 @@ from tests import parallel_updates
 from tests.shop import SETTINGS, add_index, settings_arguments
 from training.adapter import Adapter, read_adapter
 from training.progress import Silence
-from training.sft import train_sft
-from training.soft import train_soft
+from training.recipes.sft import train_sft
+from training.recipes.soft.soft import train_soft
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

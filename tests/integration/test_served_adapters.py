@@ -17,9 +17,9 @@ from serving.service import Service, open_service, open_vllm
 from serving.settings import ServingSettings
 from tests.shop import SETTINGS
 from training.adapter import Adapter
-from training.dataset import load_dataset
+from training.data.dataset import load_dataset
 from training.generation.beam import generate
-from training.language_model import load_base, read_lora
+from training.model.language_model import load_base, read_lora
 from training.progress import Silence
 
 SERVING = ServingSettings(kv_cache_gib=0.25, allow_adapter_override=True)

@@ -18,10 +18,10 @@ from index.search.encoder import open_encoder
 from index.workspace import Workspace
 from tests.shop import SETTINGS
 from training.adapter import Adapter, read_adapters
-from training.distance import DistanceProbe
 from training.progress import Silence
+from training.recipes.soft.distance import DistanceProbe
+from training.recipes.soft.soft import train_soft
 from training.settings import PRESETS
-from training.soft import train_soft
 
 SMALL = replace(
     SETTINGS, train_windows=64, validation_windows=12, test_windows=12, distance_samples=2, beams=2, golden_prompts=2
@@ -70,7 +70,7 @@ def trains_nothing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def train_again(*_: object, name: str, **__: object) -> None:
         raise AssertionError(f"{name} was trained again")
 
-    monkeypatch.setattr("training.variant_runs.train_soft", train_again)
+    monkeypatch.setattr("training.recipes.soft.variant_runs.train_soft", train_again)
 
 
 def rows_of(adapter: Adapter, file: str = "history.jsonl") -> list[dict[str, Any]]:

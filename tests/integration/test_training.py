@@ -20,16 +20,16 @@ from tests.notes import Notes
 from tests.shop import SETTINGS
 from training.adapter import check_adapter, read_adapter, read_adapters
 from training.base_model import locate_base
-from training.dataset import check_trained_on, load_dataset
-from training.distillation import ensure_distilled, read_distilled
+from training.data.dataset import check_trained_on, load_dataset
 from training.errors import DivergedError, SettingError
-from training.evaluation import evaluate_adapters
 from training.generation.title_scorer import TitleScorer
-from training.language_model import add_lora, load_base, read_lora, read_merged
+from training.loop.publishing import _check_weights, summed_log_probs
+from training.measure.evaluation import evaluate_adapters
+from training.model.language_model import add_lora, load_base, read_lora, read_merged
 from training.progress import Silence
-from training.publishing import _check_weights, summed_log_probs
-from training.sft import train_sft
-from training.soft import train_soft
+from training.recipes.sft import train_sft
+from training.recipes.soft.distillation import ensure_distilled, read_distilled
+from training.recipes.soft.soft import train_soft
 
 
 @pytest.fixture

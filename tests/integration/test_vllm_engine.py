@@ -20,7 +20,7 @@ from serving.adapters import FLOAT32_TOLERANCE, prove_adapter
 from serving.errors import AdapterProofError, EngineStartError, EngineUnavailableError, UnknownAdapterError
 from serving.title_tries import StoredTitles, TitleTries
 from training.adapter import Adapter, AdapterFacts, Decoding, GoldenPrompt
-from training.generation.vllm_environment import prepare_environment
+from training.generation.vllm.environment import prepare_environment
 from training.prompt import PromptTemplate
 
 VOCABULARY = 512

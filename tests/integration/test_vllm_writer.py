@@ -17,13 +17,13 @@ import torch
 
 from index.workspace import Workspace
 from tests.shop import SETTINGS
-from training.dataset import Dataset, load_dataset
+from training.data.dataset import Dataset, load_dataset
 from training.errors import TrainingError
 from training.generation.beam import generate
 from training.generation.generation import Generation
-from training.generation.vllm_engine import EngineOptions
-from training.generation.vllm_writer import VllmWriter
-from training.language_model import load_base, read_lora
+from training.generation.vllm.engine import EngineOptions
+from training.generation.vllm.writer import VllmWriter
+from training.model.language_model import load_base, read_lora
 from training.progress import Silence
 
 # other float32 kernels than torch's: measured 4e-6 on titles of 18 tokens, 7e-5 on titles of 66
@@ -148,9 +148,9 @@ TRAINING = """
 import sys
 from pathlib import Path
 import torch
-from training.language_model import load_base
-from training.generation.vllm_engine import EngineOptions
-from training.generation.vllm_writer import VllmWriter
+from training.model.language_model import load_base
+from training.generation.vllm.engine import EngineOptions
+from training.generation.vllm.writer import VllmWriter
 
 if __name__ == "__main__":
     base = Path(sys.argv[1])

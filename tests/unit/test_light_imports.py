@@ -13,8 +13,8 @@ MODULES = (
     "training.prompt",
     "training.adapter",
     "training.base_model",
-    "training.generation.path_search",
-    "training.generation.vllm_environment",
+    "training.generation.vllm.path_search",
+    "training.generation.vllm.environment",
     "clients.client",
     "clients.cli",
 )

@@ -25,7 +25,7 @@ def sample(
     """Draw n continuations of every prompt at temperature 1, with nothing cut off the distribution.
 
     Args:
-        model: a causal language model from `training.language_model.load_base`, in eval mode.
+        model: a causal language model from `training.model.language_model.load_base`, in eval mode.
         prompts: token ids, of any lengths from 1.
         max_new_tokens: longest continuation, the end token included.
         end_id: the token that ends a continuation.

@@ -1,8 +1,8 @@
 """The log-probability of every title of the catalog after a prompt, exactly.
 
 A title that is scored alone costs its own tokens and its prompt's. Here the prompt is read once and every node of the
-title trie once, all in one forward (`training.trie_attention`), so titles share what they begin with. The head is asked
-at inner nodes only, and an end token is never read.
+title trie once, all in one forward (`training.model.trie_attention`), so titles share what they begin with. The head is
+asked at inner nodes only, and an end token is never read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Piece:
 
     Attributes:
         tokens: int64 [N], the inner nodes' tokens, level by level.
-        ancestors: see `training.trie_attention.TrieTokens`.
+        ancestors: see `training.model.trie_attention.TrieTokens`.
         parents: int64 [M], the place above each node, ascending; all M nodes count, titles' ends too, level by level.
         labels: int64 [M], the token of each.
         above: int64 [M], the node above each as one of the M; -1 below the root.
@@ -51,8 +51,8 @@ class TitleScorer:
     """Scores all titles of a trie after prompts.
 
     Args:
-        model: a causal language model from `training.language_model.load_base`, with or without LoRA, in eval mode.
-        trie: the catalog's titles.
+        model: a causal language model from `training.model.language_model.load_base`, with or without LoRA, in eval
+        mode. trie: the catalog's titles.
     """
 
     def __init__(self, model: Any, trie: TitleTrie) -> None:

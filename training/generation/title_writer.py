@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from training.adapter import DecodingMode
-from training.dataset import Dataset
+from training.data.dataset import Dataset
+from training.data.windows import Window
 from training.generation.beam import generate
 from training.generation.generation import Generation
 from training.parallel.processes import Processes
 from training.progress import Progress
 from training.settings import TrainSettings
-from training.windows import Window
 
 
 class Generator(Protocol):
@@ -87,8 +87,8 @@ def open_writer(
     if settings.generator == "torch":
         yield TitleWriter(dataset, settings, processes, progress)
         return
-    from training.generation.vllm_engine import EngineOptions
-    from training.generation.vllm_writer import VllmWriter
+    from training.generation.vllm.engine import EngineOptions
+    from training.generation.vllm.writer import VllmWriter
 
     options = EngineOptions(
         precision=settings.precision,

@@ -17,11 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.block_attention import no_mask
 from training.errors import TrainingError
-from training.guards import check_exact_attention
-from training.language_model import decoder
-from training.trie_attention import TrieTokens
+from training.model.block_attention import check_exact_attention, no_mask
+from training.model.language_model import decoder
+from training.model.trie_attention import TrieTokens
 
 
 class TokenTrees:
@@ -33,8 +32,9 @@ class TokenTrees:
         most_tokens: that will be added to a prompt, over all its branches.
 
     Raises:
-        TrainingError: the model's attention cannot keep branches apart (`training.guards.check_exact_attention`), or
-            looks back less far than a row of the cache may get long.
+        TrainingError: the model's attention cannot keep branches apart
+            (`training.model.block_attention.check_exact_attention`), or looks back less far than a row of the cache may
+            get long.
     """
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], *, most_tokens: int) -> None:
@@ -93,7 +93,7 @@ class TokenTrees:
 
         Args:
             tokens: int64 [N], level by level.
-            ancestors: see `training.trie_attention.TrieTokens`.
+            ancestors: see `training.model.trie_attention.TrieTokens`.
 
         Returns:
             Last-layer states [P, N, H], normed: what the head takes.

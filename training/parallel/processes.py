@@ -35,8 +35,8 @@ class Processes:
     """This process among the others.
 
     Args:
-        accelerator: None starts one. The base model's own dtype decides the precision, and `training.trainable` how an
-            update is cut into micro-batches, whatever the launch configuration says of them.
+        accelerator: None starts one. The base model's own dtype decides the precision, and `training.loop.update` how
+            an update is cut into micro-batches, whatever the launch configuration says of them.
 
     Raises:
         TrainingError: the launch is one that training would not survive, or not as it was meant; see `check_launch`.
@@ -113,7 +113,7 @@ class Processes:
 
 
 def check_launch(accelerator: Accelerator) -> None:
-    """Refuse what accelerate would do otherwise than it was asked, and what `training.trainable` cannot do.
+    """Refuse what accelerate would do otherwise than it was asked, and what `training.loop.update` cannot do.
 
     Raises:
         TrainingError: processes that do not know of each other; FSDP where accelerate has none, its version 1, with

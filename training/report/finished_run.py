@@ -11,8 +11,8 @@ from typing import Any
 
 from index.errors import CorruptArtifactError
 from training.adapter import Adapter
+from training.data.windows import DataSplit
 from training.settings import PRESETS
-from training.windows import DataSplit
 
 HISTORY = "history.jsonl"
 METRICS = "metrics.jsonl"
@@ -45,7 +45,7 @@ class FinishedRun:
         name: the adapter's name, or its id once it is published.
         method: "sft", "soft", ...
         settings: `TrainSettings.to_json` as it was then; an older version may lack some.
-        history: one row of figures per epoch (see `training.fit`); not empty.
+        history: one row of figures per epoch (see `training.loop.fit`); not empty.
         log: the rows of metrics.jsonl in the order of writing; empty for a run that kept none.
         windows: how many windows there were (`count_windows`); empty where that is not known.
     """

@@ -19,7 +19,7 @@ from index.workspace import ShopSettings, Workspace
 from tests.finished_runs import SETTINGS, publish, sft_run, soft_run
 from tests.tiny_shop import tiny_catalog
 from training.adapter import Adapter
-from training.dataset import load_split
+from training.data.dataset import load_split
 from training.report.diagnosis import diagnose
 from training.report.distilled_signs import describe_distilled
 from training.settings import restore_settings

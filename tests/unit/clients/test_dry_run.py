@@ -7,10 +7,10 @@ import re
 import pytest
 
 from clients.dry_run_view import show_dry_run
-from training.cost import Part, UpdateCost, UpdateTime
-from training.data_summary import Bin, DataSummary, Lengths, RenderedCompletion, RenderedSample
-from training.dry_run import DryRun
-from training.learnable import LeftOut
+from training.data.window_filter import LeftOut
+from training.preflight.cost import Part, UpdateCost, UpdateTime
+from training.preflight.data_summary import Bin, DataSummary, Lengths, RenderedCompletion, RenderedSample
+from training.preflight.dry_run import DryRun
 
 RUN = DryRun(
     method="sft",

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 
 from clients.report import write_report
-from training.comparison import compare_evaluations
-from training.evaluation import Evaluation
-from training.metrics import UserBootstrap, metric_table
+from training.measure.comparison import compare_evaluations
+from training.measure.evaluation import Evaluation
+from training.measure.metrics import UserBootstrap, metric_table
 
 
 def evaluation(method: str, positions: list[int]) -> Evaluation:

@@ -13,9 +13,9 @@ from index.errors import MissingArtifactError, SoftrecError
 from index.workspace import ShopSettings, Workspace
 from tests.finished_runs import publish, sft_run, soft_run
 from training.adapter import GoldenPrompt
+from training.recipes.soft.variant_runs import Outcome
+from training.recipes.soft.variants import alpha_variants
 from training.settings import PRESETS
-from training.variant_runs import Outcome
-from training.variants import alpha_variants
 
 TINY = PRESETS["tiny"]
 

@@ -16,7 +16,7 @@ from serving.title_tries import TitleTries
 from tests.tiny_shop import ITEMS, TEMPLATE, tiny_catalog
 from tests.unit.serving.conftest import ADAPTER_IDS, Rig, find_decision
 from training.adapter import Decoding
-from training.decoding import LISTED
+from training.generation.decoding import LISTED
 from training.prompt import PromptRenderer
 
 LIKELIHOOD = RankingChoice("likelihood")

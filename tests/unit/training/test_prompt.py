@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from index.catalog.catalog import Catalog, Item
 from index.errors import SoftrecError
 from training.prompt import PromptRenderer, PromptTemplate, TitleTokenizer
-from training.stand_in import END, train_tokenizer
+from training.recipes.stand_in import END, train_tokenizer
 
 TITLES = [
     "Toy Story (1995)",

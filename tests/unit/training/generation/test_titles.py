@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import training.generation.title_beam
 import training.generation.title_scorer
+import training.generation.titles
 from index.titles.trie import TitleTrie
 from tests.random_llama import random_llama
-from training.generation.title_beam import write_best_titles, write_titles
 from training.generation.title_scorer import TitleScorer
+from training.generation.titles import write_best_titles, write_titles
 
 END = 0
 LLAMA = random_llama(12, seed=3)
@@ -90,7 +90,7 @@ def test_branch_and_bound_finds_the_most_probable_titles_whatever_beam_goes_firs
     trie = TitleTrie.build(titles, range(len(titles)))
     done = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.generation.title_beam, "_MOST_BEAMS", most)
+        patch.setattr(training.generation.titles, "_MOST_BEAMS", most)
         found = write_best_titles(LLAMA, prompts, trie, k=k, width=width, batch_size=2, advance=done.append)
     assert sum(done) == len(prompts)
     for prompt, one in zip(prompts, found, strict=True):

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from transformers import MistralConfig, MistralForCausalLM
 
 from tests.random_llama import random_llama
-from training.block_attention import IN_BLOCKS
 from training.errors import TrainingError
 from training.generation.tree_attention import TokenTrees
+from training.model.block_attention import IN_BLOCKS
 
 LLAMA = random_llama(20, seed=1)
 SIZES = {"vocab_size": 8, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -9,8 +9,8 @@ import pytest
 from index.errors import CorruptArtifactError
 from index.workspace import ShopSettings, Workspace
 from tests.finished_runs import SETTINGS, publish, sft_run, soft_run
+from training.data.windows import DataSplit, Window
 from training.report.finished_run import Distance, FinishedRun, count_windows, for_shop, read_run
-from training.windows import DataSplit, Window
 
 
 def test_the_published_epoch_is_the_best_and_the_earlier_of_equals():

@@ -1,0 +1,129 @@
+"""Which training windows a model can learn from under this base and this prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from index.catalog.catalog import Catalog, normalise_title
+from training.data.windows import Window, describe_window
+from training.errors import EmptyDataError, TrainingError, name_rows
+from training.prompt import PromptRenderer, PromptTemplate
+
+MOST_UNUSABLE = 0.01  # share of the training windows; as much as `softrec init` tolerates of bad rows
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Training windows that cannot be learned from, by reason.
+
+    Attributes:
+        too_long: the target has more than `max_title_tokens` tokens.
+        garbled: the target's tokens spell something else, which is not this title to the catalog either.
+        without_history: not even the newest title of the history fits into `max_prompt_tokens`.
+    """
+
+    too_long: int = 0
+    garbled: int = 0
+    without_history: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.too_long + self.garbled + self.without_history
+
+    def notes(self, template: PromptTemplate) -> list[str]:
+        """One sentence per reason that applies."""
+        reasons = (
+            (self.too_long, f"their title is longer than {template.max_title_tokens} tokens (max_title_tokens)"),
+            (self.garbled, "this base's tokenizer cannot spell their title"),
+            (
+                self.without_history,
+                f"the newest title before it exceeds a prompt of {template.max_prompt_tokens} tokens "
+                "(max_prompt_tokens)",
+            ),
+        )
+        return [f"{count} training windows left out: {reason}" for count, reason in reasons if count]
+
+
+def select_learnable(
+    windows: Sequence[Window], catalog: Catalog, renderer: PromptRenderer
+) -> tuple[tuple[Window, ...], LeftOut]:
+    """Leave out the windows that a model cannot learn from, or refuse the lot.
+
+    Targets that are too long are a matter of a setting, and are left out however many they are. The other two reasons
+    say that base and catalog do not suit each other. A title in a thousand that this tokenizer cannot spell is
+    tolerable: no model could ever write it, and learning its garbled form would teach a title that does not exist. Many
+    of them mean the wrong base (one without this catalog's script, say), and a run would look sound and write nonsense;
+    so beyond `MOST_UNUSABLE` of the windows it is refused. A title that comes back in lower case, say, is sound: the
+    catalog knows it by `normalise_title`, as it does what a served model writes.
+
+    Returns:
+        The windows to learn from, in their order, and how many were left out and why.
+
+    Raises:
+        EmptyDataError: all targets are too long.
+        TrainingError: too many are garbled or without history.
+    """
+
+    @cache  # by catalog row: there are fewer of them than windows
+    def fits(row: int) -> bool:
+        return renderer.fits(catalog.titles[row])
+
+    @cache
+    def is_faithful(row: int) -> bool:
+        title = catalog.titles[row]
+        return normalise_title(renderer.parse(renderer.completion_ids(title))) == normalise_title(title)
+
+    @cache
+    def opens_a_prompt(row: int) -> bool:
+        return renderer.render([catalog.titles[row]]).used == 1
+
+    kept: list[Window] = []
+    too_long: list[Window] = []
+    garbled: list[Window] = []
+    without_history: list[Window] = []
+    for window in windows:
+        if not fits(window.target):
+            too_long.append(window)
+        elif not is_faithful(window.target):
+            garbled.append(window)
+        elif not opens_a_prompt(window.history[-1]):
+            without_history.append(window)
+        else:
+            kept.append(window)
+
+    template = renderer.template
+    if len(too_long) == len(windows):
+        raise EmptyDataError(
+            f"no training target is at most {template.max_title_tokens} tokens long: {_named(too_long, catalog)}",
+            remedy="--set max_title_tokens=N",
+        )
+    _tolerate(
+        garbled,
+        windows,
+        catalog,
+        "the target does not come back from its tokens: this base's tokenizer cannot spell it",
+        remedy="choose a base whose tokenizer knows this script, or mend these titles and import again",
+    )
+    _tolerate(
+        without_history,
+        windows,
+        catalog,
+        f"the newest title of the history alone exceeds max_prompt_tokens ({template.max_prompt_tokens})",
+        remedy="--set max_prompt_tokens=N, or shorten these titles and import again",
+    )
+    return tuple(kept), LeftOut(len(too_long), len(garbled), len(without_history))
+
+
+def _tolerate(
+    unusable: Sequence[Window], windows: Sequence[Window], catalog: Catalog, what: str, *, remedy: str
+) -> None:
+    if len(unusable) > MOST_UNUSABLE * len(windows):
+        raise TrainingError(
+            f"{len(unusable)} of {len(windows)} training windows: {what}: {_named(unusable, catalog)}", remedy=remedy
+        )
+
+
+def _named(windows: Sequence[Window], catalog: Catalog) -> str:
+    return name_rows(range(len(windows)), lambda at: describe_window(windows[at], catalog))
