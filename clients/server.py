@@ -13,7 +13,7 @@ import uvicorn
 
 from clients.errors import RefusedError
 from index.workspace import Workspace
-from serving.app import create_app
+from serving.http.app import create_app
 from serving.service import EngineOpener, Note, open_service, open_vllm
 from serving.settings import ServingSettings
 

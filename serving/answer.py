@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 
 from index.ranking.ranking import RankedRows, Written
 from index.ranking.ranking_spec import RankingChoice
-from serving.arms import Choice
-from serving.candidates import Candidates
-from serving.event_store import Decision
-from serving.known_history import KnownHistory
+from serving.adapters.arms import Choice
+from serving.events.event_store import Decision
 from serving.schema import (
     ArmReason,
     Degraded,
@@ -33,6 +31,8 @@ from serving.schema import (
     Timings,
     Usage,
 )
+from serving.snapshots.candidates import Candidates
+from serving.snapshots.known_history import KnownHistory
 
 _STAGES = ("history", "prompt", "queue", "generate", "ground", "record")
 

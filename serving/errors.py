@@ -18,7 +18,7 @@
         ├── EngineStartError         at start: the engine does not come up
         └── SettingsError            at start: a setting has a value that it cannot take
 
-`serving.problems` says which status and code each becomes.
+`serving.http.problems` says which status and code each becomes.
 """
 
 from __future__ import annotations

@@ -7,17 +7,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from index.ranking.ranking import Written
-from serving.adapters import ServedAdapter
+from serving.adapters.arms import ArmChooser
+from serving.adapters.proof import ServedAdapter
 from serving.admission import Admission
 from serving.answer import AnswerDraft, popular_items, ranked_items
-from serving.arms import ArmChooser
-from serving.candidates import Candidates
-from serving.decoding import Decoder, titles_ranked
-from serving.engine import Engine
+from serving.engine.decoding import Decoder, titles_ranked
+from serving.engine.engine import Engine
+from serving.engine.title_tries import StoredTitles
 from serving.errors import DeadlineError
-from serving.event_store import EventStore
-from serving.history import Histories
-from serving.known_history import KnownHistory, know_history
+from serving.events.event_store import EventStore
+from serving.events.history import Histories
 from serving.schema import (
     ArmReason,
     Degraded,
@@ -26,8 +25,9 @@ from serving.schema import (
     RecommendRequest,
     RecommendResponse,
 )
-from serving.title_tries import StoredTitles
-from serving.views import ServedView, Views
+from serving.snapshots.candidates import Candidates
+from serving.snapshots.known_history import KnownHistory, know_history
+from serving.snapshots.snapshots import ServedView, Views
 
 
 class Recommender:

@@ -15,25 +15,25 @@ from index.live.versions import read_encoder_name
 from index.search.encoder import open_encoder
 from index.titles.trie_store import TitleSpelling
 from index.workspace import Workspace
-from serving.adapters import ServedAdapter, choose_adapters, proof_tolerance, prove_adapter
+from serving.adapters.arms import ArmChooser
+from serving.adapters.proof import ServedAdapter, choose_adapters, proof_tolerance, prove_adapter
 from serving.admission import Admission
-from serving.arms import ArmChooser
-from serving.decoding import choose_decoding, choose_ranking
-from serving.embedded_redis import EmbeddedRedis
-from serving.engine import Engine
+from serving.engine.decoding import choose_decoding, choose_ranking
+from serving.engine.engine import Engine
+from serving.engine.environment import engine_threads
 from serving.errors import NotReadyError, ServingError
-from serving.event_store import EventStore
-from serving.events import EventIntake
-from serving.experiment import plan_experiment
-from serving.history import Histories
-from serving.history_cache import HistoryCache
-from serving.interaction_log import digest_log, read_log
-from serving.items import ItemEditor
+from serving.events.embedded_redis import EmbeddedRedis
+from serving.events.event_store import EventStore
+from serving.events.history import Histories
+from serving.events.history_cache import HistoryCache
+from serving.events.intake import EventIntake
+from serving.events.interaction_log import digest_log, read_log
+from serving.experiments.assignment import plan_experiment
 from serving.recommender import Recommender
 from serving.schema import Degraded, ReadyResponse
 from serving.settings import ServingSettings
-from serving.views import Views
-from serving.vllm_environment import engine_threads
+from serving.snapshots.item_editor import ItemEditor
+from serving.snapshots.snapshots import Views
 from training.adapter import Adapter, check_adapter
 from training.base_model import BaseModel, locate_base
 from training.generation.vllm.environment import prepare_environment, runs_on_cpu
@@ -85,7 +85,7 @@ async def open_vllm(base: BaseModel, adapters: Sequence[Adapter], settings: Serv
     """Start the real engine, sized by what the adapters need."""
     on_cpu = runs_on_cpu()
     prepare_environment(os.environ, on_cpu=on_cpu)
-    from serving.vllm_engine import VllmEngine, VllmOptions  # vLLM reads its environment while it is imported
+    from serving.engine.vllm_engine import VllmEngine, VllmOptions  # vLLM reads its environment while it is imported
 
     golden = [prompt for adapter in adapters for prompt in adapter.golden]
     longest_golden = max(len(prompt.prompt_ids) + len(prompt.completion_ids) + 1 for prompt in golden)

@@ -1,12 +1,12 @@
-"""A deterministic `serving.engine.Engine` for tests that are not about vLLM: it writes what it is told to."""
+"""A deterministic `serving.engine.engine.Engine` for tests that are not about vLLM: it writes what it is told to."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from index.titles.beam import TitleBeams, next_tokens_needed
-from serving.engine import ConfinedGeneration, Generation
+from serving.engine.engine import ConfinedGeneration, Generation
+from serving.engine.title_tries import StoredTitles
 from serving.errors import EngineUnavailableError, UnknownAdapterError
-from serving.title_tries import StoredTitles
 from tests.tiny_shop import ADAPTER_NATS, BASE_NATS
 
 Writer = Callable[[Sequence[int]], Sequence[int]]

@@ -31,10 +31,10 @@ from clients.commands.index import open_index
 from clients.commands.init import init_shop
 from clients.demo_shop import write_demo_shop
 from index.workspace import Workspace
-from serving.engine import ConfinedGeneration
+from serving.engine.engine import ConfinedGeneration
+from serving.engine.title_tries import TitleTries
 from serving.service import open_vllm
 from serving.settings import ServingSettings
-from serving.title_tries import TitleTries
 from training.adapter import read_adapter
 from training.data.dataset import load_dataset
 from training.progress import Silence

@@ -11,7 +11,7 @@ import torch
 
 from index.titles.filtered_trie import OpenTitles, Segment
 from index.titles.trie import ROOT, TitleTrie
-from serving.title_mask import PLACE, SEGMENTS, TitleMask
+from serving.engine.title_mask import PLACE, SEGMENTS, TitleMask
 
 STEPS = 8  # of each search that is played
 

@@ -26,7 +26,7 @@ from index.live.live import LiveIndex
 from index.live.versions import build_index
 from index.workspace import ShopSettings, Workspace
 from serving.schema import Filters
-from serving.views import ServedView
+from serving.snapshots.snapshots import ServedView
 
 CHANGES = 50
 

@@ -21,8 +21,8 @@ from index.live.versions import read_encoder_name
 from index.search.encoder import open_encoder
 from index.tables.interactions import load_interactions
 from index.workspace import Workspace
-from serving.embedded_redis import find_server
 from serving.errors import ServingError, SettingsError
+from serving.events.embedded_redis import find_server
 from serving.settings import read_settings
 from training.adapter import check_adapter, read_adapters
 from training.base_model import locate_base

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from index.search.encoder import open_encoder
-from serving.app import create_app
+from serving.http.app import create_app
 from serving.schema import MAX_HISTORY, RecommendResponse
 from serving.service import Service, open_service
 from serving.settings import ServingSettings

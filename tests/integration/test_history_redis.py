@@ -10,11 +10,11 @@ import redis.asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.circuit_breaker import CircuitBreaker
-from serving.embedded_redis import EmbeddedRedis
-from serving.event_store import EventStore, StoredEvent
-from serving.history import Histories
-from serving.history_cache import HistoryCache
+from serving.events.circuit_breaker import CircuitBreaker
+from serving.events.embedded_redis import EmbeddedRedis
+from serving.events.event_store import EventStore, StoredEvent
+from serving.events.history import Histories
+from serving.events.history_cache import HistoryCache
 
 USERS = ("ann", "bob {x}", "чен")
 

@@ -21,7 +21,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from index.workspace import Workspace
-from serving.vllm_environment import starting_engine
+from serving.engine.environment import starting_engine
 from tests.shop import SETTINGS
 from training.adapter import Adapter
 from training.base_model import locate_base
@@ -76,7 +76,8 @@ class PlainVllm:
         pytest.fail(f"vllm serve did not start within {START_S:.0f} s:\n{self._log.read_text()[-3000:]}")
 
     def complete(self, model: str, prompt_ids: Sequence[int], *, max_new_tokens: int) -> tuple[int, ...]:
-        """Token ids, greedily. One request at a time: see serving.vllm_engine for what the CPU build mixes up."""
+        """Token ids, greedily. One request at a time: see serving.engine.vllm_engine for what the CPU build mixes
+        up."""
         body = {
             "model": model,
             "prompt": list(prompt_ids),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.reaper import Reaper
+from serving.engine.kill_with_parent import Reaper
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ def wait_for(process_gone: Path) -> None:
 def test_a_watched_process_dies_with_a_killed_watcher() -> None:
     watched = subprocess.Popen(SLEEP)
     code = (
-        f"import time; from serving.reaper import Reaper; r = Reaper([{watched.pid}]); "
+        f"import time; from serving.engine.kill_with_parent import Reaper; r = Reaper([{watched.pid}]); "
         "print(1, flush=True); time.sleep(60)"
     )
     server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)
@@ -53,7 +53,7 @@ def test_dismissed_it_kills_nothing() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
 def test_the_embedded_redis_dies_with_a_killed_server() -> None:
     code = (
-        "import time; from serving.embedded_redis import EmbeddedRedis; r = EmbeddedRedis(); "
+        "import time; from serving.events.embedded_redis import EmbeddedRedis; r = EmbeddedRedis(); "
         "print(r._process.pid, flush=True); time.sleep(60)"
     )
     server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)

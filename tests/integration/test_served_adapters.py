@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from index.workspace import Workspace
-from serving.adapters import choose_adapters
-from serving.engine import Engine
+from serving.adapters.proof import choose_adapters
+from serving.engine.engine import Engine
 from serving.errors import AdapterProofError
 from serving.schema import RecommendRequest
 from serving.service import Service, open_service, open_vllm

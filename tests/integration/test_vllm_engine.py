@@ -16,9 +16,9 @@ import pytest
 from index.titles.filtered_trie import TitleOrder
 from index.titles.trie import TitleTrie
 from index.titles.trie_store import write_trie
-from serving.adapters import FLOAT32_TOLERANCE, prove_adapter
+from serving.adapters.proof import FLOAT32_TOLERANCE, prove_adapter
+from serving.engine.title_tries import StoredTitles, TitleTries
 from serving.errors import AdapterProofError, EngineStartError, EngineUnavailableError, UnknownAdapterError
-from serving.title_tries import StoredTitles, TitleTries
 from training.adapter import Adapter, AdapterFacts, Decoding, GoldenPrompt
 from training.generation.vllm.environment import prepare_environment
 from training.prompt import PromptTemplate
@@ -92,7 +92,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
 
 async def open_engine(model: TinyModel):
     prepare_environment(os.environ, on_cpu=True)
-    from serving.vllm_engine import VllmEngine, VllmOptions
+    from serving.engine.vllm_engine import VllmEngine, VllmOptions
 
     options = VllmOptions(
         dtype="float32",

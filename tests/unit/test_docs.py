@@ -16,8 +16,8 @@ from index.catalog.changes import parse_change
 from index.tables import layouts
 from index.tables.layouts import INTERACTION_LAYOUTS, ITEM_LAYOUTS, Layout, find_layout, open_source
 from serving import schema
-from serving.problems import BY_EXCEPTION, BY_STATUS, INTERNAL, ProblemKind
-from serving.routes import router
+from serving.http.problems import BY_EXCEPTION, BY_STATUS, INTERNAL, ProblemKind
+from serving.http.routes import router
 from serving.settings import PREFIX, ServingSettings
 from training.settings import PRESETS, TrainSettings
 

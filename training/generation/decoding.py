@@ -6,7 +6,7 @@
     constrained_beam    the most probable titles of the catalog, as far as a beam finds them
     exact               the most probable titles of the catalog, provably: the oracle
 
-What is served is decoded in `serving.decoding`; the scores of both are the model's own summed log-probabilities.
+What is served is decoded in `serving.engine.decoding`; the scores of both are the model's own summed log-probabilities.
 """
 
 from __future__ import annotations

@@ -16,19 +16,19 @@ from index.catalog.catalog import write_catalog
 from index.live.live import LiveIndex
 from index.ranking.ranking_spec import RankingChoice
 from index.workspace import ShopSettings, Workspace
-from serving.adapters import ServedAdapter
+from serving.adapters.arms import ArmChooser
+from serving.adapters.proof import ServedAdapter
 from serving.admission import Admission
-from serving.arms import ArmChooser
-from serving.embedded_redis import EmbeddedRedis
-from serving.event_store import EventStore
-from serving.events import EventIntake
-from serving.experiment import plan_experiment
-from serving.history import Histories
-from serving.history_cache import HistoryCache
-from serving.items import ItemEditor
+from serving.events.embedded_redis import EmbeddedRedis
+from serving.events.event_store import EventStore
+from serving.events.history import Histories
+from serving.events.history_cache import HistoryCache
+from serving.events.intake import EventIntake
+from serving.experiments.assignment import plan_experiment
 from serving.recommender import Recommender
 from serving.service import Service
-from serving.views import Views
+from serving.snapshots.item_editor import ItemEditor
+from serving.snapshots.snapshots import Views
 from tests.fake_engine import FakeEngine
 from tests.tiny_shop import LOG, TEMPLATE, tiny_catalog, write_tiny_index, write_tiny_tokenizer
 from training.adapter import Decoding

@@ -9,8 +9,8 @@ from index.ranking.ranking import POOL, Ranker, Written
 from index.ranking.ranking_spec import FusionWeights, RankingChoice
 from index.search.flat import FlatIndex
 from serving.answer import ranked_items
-from serving.candidates import CandidateSelector
 from serving.schema import Filters, Match, RecommendedItem, ScoreType, Source
+from serving.snapshots.candidates import CandidateSelector
 from tests.unit.serving.conftest import LetterEncoder
 
 TITLES = [*("a" * n for n in range(1, POOL + 3)), "zz", "Zoo"]

@@ -10,8 +10,8 @@ from index.artifact import write_artifact
 from index.catalog.catalog import Catalog, write_catalog
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError
 from index.workspace import Workspace
-from serving.embedded_redis import EmbeddedRedis
 from serving.errors import SettingsError
+from serving.events.embedded_redis import EmbeddedRedis
 from serving.schema import ItemBody, RecommendRequest, RecommendResponse
 from serving.service import open_service
 from serving.settings import ServingSettings

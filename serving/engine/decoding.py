@@ -1,0 +1,207 @@
+"""How a served adapter writes titles: greedily, by beams, by beams inside the catalog, or by drawing.
+
+Each mode ends in `Written`: distinct titles with the model's own log-probabilities, most probable first. What becomes
+of them is the ranking's business (`index.ranking.ranking`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from index.catalog.catalog import Catalog
+from index.ranking.ranking import POOL, Written
+from index.ranking.ranking_spec import RankingChoice, RankingMode
+from serving.engine.engine import Engine, Generation
+from serving.engine.title_tries import StoredTitles
+from serving.errors import SettingsError
+from training.adapter import Decoding, DecodingMode
+from training.generation.vllm.path_search import next_tokens_wanted, search_paths
+from training.prompt import PromptRenderer
+
+# 20 beams inside the catalog find nearly all of the ten best titles, and faster than 4 free ones find one
+# (benchmarks/results/decoding-speed.md)
+USUAL_WIDTH: dict[DecodingMode, int] = {"greedy": 1, "beam": 4, "constrained_beam": 20, "sample_n": 20}
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What was written for one prompt.
+
+    Attributes:
+        written: the titles; None where the model wrote none, or only blanks.
+        ids: tokens of the best one, the end token included.
+        completion_tokens: written in all, whatever became of them.
+        is_proven: of a search inside the catalog: no better titles than these may be given; else None.
+        unconfined: the search inside the catalog had nothing to find, and the titles were written freely.
+    """
+
+    written: Written | None
+    ids: tuple[int, ...]
+    completion_tokens: int
+    is_proven: bool | None = None
+    unconfined: bool = False
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Writes with one adapter.
+
+    Attributes:
+        decoding: mode and width.
+        titles_ranked: how many titles of a confined search the ranking reads; None: as many items as are asked for.
+    """
+
+    engine: Engine
+    adapter_id: str
+    renderer: PromptRenderer
+    decoding: Decoding
+    titles_ranked: int | None = None
+
+    async def write(
+        self, prompt_ids: Sequence[int], *, k: int, catalog: Catalog, titles: StoredTitles | None, request_id: str
+    ) -> Decoded:
+        """Write titles after a prompt.
+
+        Args:
+            k: how many items the answer will have; a confined search looks for no more, if no ranking reads more.
+            titles: what may be given, for a search inside the catalog. Where all that is too long to be written, or
+                None is given, the mode is greedy, and `unconfined` says so: what it writes is tied to it by distance.
+
+        Raises:
+            UnknownAdapterError, EngineUnavailableError, ValueError: see `Engine.generate`.
+        """
+        if self.decoding.mode != "constrained_beam":
+            return await self._write_freely(prompt_ids, request_id)
+        if titles is not None:
+            found = await self._write_in_catalog(prompt_ids, titles, k, catalog, request_id)
+            if found.written is not None:
+                return found
+        return replace(await self._write_freely(prompt_ids, request_id), unconfined=True)
+
+    async def _write_freely(self, prompt_ids: Sequence[int], request_id: str) -> Decoded:
+        mode, width = self.decoding.mode, self.decoding.width
+        if mode == "beam":
+            best = await self._search_freely(prompt_ids, request_id)
+            return self._decoded([best], tokens=len(best.ids))
+        if mode == "sample_n":
+            drawn = await self.engine.sample(
+                prompt_ids,
+                adapter_id=self.adapter_id,
+                n=width,
+                max_new_tokens=self.decoding.max_new_tokens,
+                request_id=request_id,
+            )
+            return self._decoded(drawn, tokens=sum(len(one.ids) for one in drawn))
+        written = await self.engine.generate(
+            prompt_ids,
+            adapter_id=self.adapter_id,
+            max_new_tokens=self.decoding.max_new_tokens,
+            request_id=request_id,
+        )
+        return self._decoded([written], tokens=len(written.ids))
+
+    def _decoded(self, generations: Sequence[Generation], *, tokens: int) -> Decoded:
+        """Read distinct titles out of generations; one that was spelled in two ways counts once, as the likelier."""
+        best: dict[str, Generation] = {}
+        for generation in sorted(generations, key=lambda one: (-one.log_prob, one.ids)):
+            text = self.renderer.parse(generation.ids)
+            if text.strip():
+                best.setdefault(text, generation)
+        if not best:
+            return Decoded(None, generations[0].ids if generations else (), tokens)
+        log_probs = tuple(generation.log_prob for generation in best.values())
+        return Decoded(Written(tuple(best), log_probs), next(iter(best.values())).ids, tokens)
+
+    async def _write_in_catalog(
+        self, prompt_ids: Sequence[int], titles: StoredTitles, k: int, catalog: Catalog, request_id: str
+    ) -> Decoded:
+        confined = await self.engine.write_titles(
+            prompt_ids,
+            titles,
+            adapter_id=self.adapter_id,
+            width=self.decoding.width,
+            k=self.titles_ranked or k,
+            max_new_tokens=self.renderer.max_new_tokens,
+            request_id=request_id,
+        )
+        found = confined.found
+        rows = [(row, title.log_prob) for title in found.titles for row in title.rows]
+        if not rows:
+            return Decoded(None, (), confined.completion_tokens)
+        written = Written(
+            tuple(catalog.titles[row] for row, _ in rows),
+            tuple(log_prob for _, log_prob in rows),
+            tuple(row for row, _ in rows),
+        )
+        return Decoded(written, found.titles[0].path, confined.completion_tokens, is_proven=found.is_proven)
+
+    async def _search_freely(self, prompt_ids: Sequence[int], request_id: str) -> Generation:
+        """The best of a plain beam search without length penalty, done as vLLM does: a request per beam and step."""
+        width = self.decoding.width
+        search = search_paths(
+            beams=width,
+            max_new_tokens=self.decoding.max_new_tokens,
+            end_id=self.renderer.end_id,
+            length_penalty=0.0,
+        )
+        paths = next(search)
+        for step in itertools.count():
+            told = await asyncio.gather(
+                *(
+                    self.engine.next_tokens(
+                        [*prompt_ids, *path],
+                        adapter_id=self.adapter_id,
+                        n=next_tokens_wanted(width),
+                        request_id=f"{request_id}-{step}-{at}",
+                    )
+                    for at, path in enumerate(paths)
+                )
+            )
+            try:
+                paths = search.send({path: dict(tokens) for path, tokens in zip(paths, told, strict=True)})
+            except StopIteration as stop:
+                best = stop.value
+                break
+        return Generation(best.ids, best.log_prob, "stop" if best.is_finished else "length")
+
+
+def choose_decoding(facts: Decoding, mode: DecodingMode | Literal[""], width: int) -> Decoding:
+    """Return how an adapter shall decode: as its manifest says, but for what the settings say instead.
+
+    Args:
+        mode: empty: the manifest's.
+        width: 0: the manifest's, or, if the mode is another, `USUAL_WIDTH`.
+    """
+    chosen = mode or facts.mode
+    usual = facts.width if chosen == facts.mode else USUAL_WIDTH[chosen]
+    return Decoding(chosen, facts.max_new_tokens, 1 if chosen == "greedy" else width or usual)
+
+
+def choose_ranking(adapter_id: str, facts: RankingChoice, mode: RankingMode | Literal[""]) -> RankingChoice:
+    """Return how an adapter's titles shall be ranked; `mode` is of the settings, empty: as its manifest says.
+
+    Raises:
+        SettingsError: a fusion is asked for, but the adapter has no weights for one.
+    """
+    if not mode:
+        return facts
+    if mode == "fusion" and facts.weights is None:
+        raise SettingsError(
+            f"SOFTREC_RANKING={mode}, but the manifest of adapter {adapter_id} ranks by {facts.mode} and has no "
+            "weights of a fusion",
+            remedy="leave SOFTREC_RANKING empty, or set it to likelihood",
+        )
+    return facts.by(mode)
+
+
+def titles_ranked(ranking: RankingChoice) -> int | None:
+    """How many titles of a confined search a ranking reads, if not as many as items are asked for.
+
+    One for distances; for a fusion as many as its weights were fitted with (`training.generation.decoding` lists as
+    many).
+    """
+    return {"l2": 1, "likelihood": None, "fusion": POOL}[ranking.mode]

@@ -1,0 +1,118 @@
+"""What serving asks of an inference engine: token ids in, token ids out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from index.titles.beam import FoundTitles
+from serving.engine.title_tries import StoredTitles
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What the engine wrote.
+
+    Attributes:
+        ids: generated token ids, the end token included where it was written.
+        log_prob: summed natural log-probability of `ids` after the prompt.
+        finish_reason: "stop" at the end token, "length" when `max_new_tokens` ran out.
+    """
+
+    ids: tuple[int, ...]
+    log_prob: float
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
+class ConfinedGeneration:
+    """What the engine wrote where it could write titles of the catalog only.
+
+    Attributes:
+        found: the titles, with the model's own summed log-probabilities.
+        completion_tokens: written by all beams together.
+    """
+
+    found: FoundTitles
+    completion_tokens: int
+
+
+class Engine(Protocol):
+    """An engine with a base model and adapters.
+
+    Every method raises EngineUnavailableError once the engine is dead. Cancelling a call stops its generation.
+    """
+
+    async def generate(
+        self, prompt_ids: Sequence[int], *, adapter_id: str | None, max_new_tokens: int, request_id: str
+    ) -> Generation:
+        """Write at most `max_new_tokens` after the prompt, with an adapter or (None) the bare base.
+
+        Raises:
+            ValueError: ids outside the vocabulary, an empty prompt, or more tokens than the engine was opened for.
+            UnknownAdapterError: the adapter is not loaded.
+        """
+        ...
+
+    async def write_titles(
+        self,
+        prompt_ids: Sequence[int],
+        titles: StoredTitles,
+        *,
+        adapter_id: str | None,
+        width: int,
+        k: int,
+        max_new_tokens: int,
+        request_id: str,
+    ) -> ConfinedGeneration:
+        """Find the k most probable titles after the prompt by beam search; see `index.titles.beam`.
+
+        Args:
+            titles: those that may be given.
+            width: beams of each length.
+            max_new_tokens: of the longest title, with what ends it.
+
+        Raises: as `generate` does.
+        """
+        ...
+
+    async def sample(
+        self,
+        prompt_ids: Sequence[int],
+        *,
+        adapter_id: str | None,
+        n: int,
+        max_new_tokens: int,
+        request_id: str,
+    ) -> list[Generation]:
+        """Draw n continuations from the model's own distribution, in no order; some may be alike.
+
+        Raises: as `generate` does.
+        """
+        ...
+
+    async def next_tokens(
+        self, prompt_ids: Sequence[int], *, adapter_id: str | None, n: int, request_id: str
+    ) -> list[tuple[int, float]]:
+        """Return the n most probable tokens after a prompt with their log-probabilities, best first.
+
+        Raises: as `generate` does.
+        """
+        ...
+
+    async def log_prob(
+        self, prompt_ids: Sequence[int], completion_ids: Sequence[int], *, adapter_id: str | None
+    ) -> float:
+        """Return the summed natural log-probability of a completion after a prompt. Raises as `generate` does."""
+        ...
+
+    async def ping(self) -> None:
+        """Return if the engine is alive."""
+        ...
+
+    async def close(self) -> None:
+        """Stop the engine and every process it started. Safe to call twice."""
+        ...

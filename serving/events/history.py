@@ -1,0 +1,62 @@
+"""A user's history: the cache if it knows, else the event store. Events go to the store, then out of the cache."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from serving.events.event_store import HISTORY_TYPES, EventStore, StoredEvent
+from serving.events.history_cache import HistoryCache
+
+
+@dataclass(frozen=True)
+class UserHistory:
+    """Item ids, oldest first, the newest `limit` of them.
+
+    Attributes:
+        cache_available: False when Redis did not answer and the store was asked for that reason.
+    """
+
+    item_ids: list[str]
+    source: Literal["cache", "store"]
+    cache_available: bool
+
+
+@dataclass(frozen=True)
+class AddedEvents:
+    """How many of a batch were new, and whether the cache could be told."""
+
+    accepted: int
+    cache_available: bool
+
+
+class Histories:
+    """Histories of all users. The cache and the store agree after every finished call.
+
+    Args:
+        limit: newest items kept of a history.
+    """
+
+    def __init__(self, store: EventStore, cache: HistoryCache, *, limit: int) -> None:
+        self._store = store
+        self._cache = cache
+        self._limit = limit
+
+    async def read(self, user_id: str) -> UserHistory:
+        """Return a user's history; an unknown user's is empty."""
+        found = await self._cache.get(user_id)
+        if found.items is not None:
+            return UserHistory(found.items[-self._limit :], "cache", True)
+        item_ids = await asyncio.to_thread(self._store.history, user_id, self._limit)
+        if found.version is not None:
+            await self._cache.put(user_id, item_ids, found.version)
+        return UserHistory(item_ids, "store", found.available)
+
+    async def add(self, events: Sequence[StoredEvent]) -> AddedEvents:
+        """Store events; those that belong to a history are part of it when this returns."""
+        accepted = await asyncio.to_thread(self._store.add_events, events)
+        changed = [event.user_id for event in events if event.type in HISTORY_TYPES]
+        told = await self._cache.drop(changed) if changed else True
+        return AddedEvents(accepted, told)

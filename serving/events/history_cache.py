@@ -1,0 +1,194 @@
+"""Histories in Redis, in front of the event store. The only module that imports redis.
+
+One hash per user, `softrec:<store's token>:history:<sha256 of the user id>`, with a TTL. It holds `version`, a random
+token that every write of the user's events replaces, and `items`. A reader that missed stores what it read only if the
+version is still the one that it saw, so a slow reader never overwrites what a writer has just made stale. A version is
+never used twice, also not when Redis forgot the hash in between: a counter would begin again and let the slow one win.
+
+Redis may be down: then every call returns at once after the first, the store answers, and the users whose entries could
+not be dropped meanwhile are dropped before Redis is believed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from serving.events.circuit_breaker import CircuitBreaker
+
+_T = TypeVar("_T")
+
+_CONNECTIONS = 32
+_DROP_BATCH = 500
+_MOST_STALE_USERS = 100_000
+
+_GET = """
+local version = redis.call('HGET', KEYS[1], 'version')
+if not version then
+  version = ARGV[1]
+  redis.call('HSET', KEYS[1], 'version', version)
+  redis.call('EXPIRE', KEYS[1], ARGV[2])
+end
+return {version, redis.call('HGET', KEYS[1], 'items')}
+"""
+_PUT = """
+if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'items', ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+_DROP = """
+redis.call('HSET', KEYS[1], 'version', ARGV[1])
+redis.call('HDEL', KEYS[1], 'items')
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return 1
+"""
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What the cache knows of a user.
+
+    Attributes:
+        items: item ids, oldest first; None when it knows nothing.
+        version: what `put` must be given to fill the gap; None when Redis did not answer.
+    """
+
+    items: list[str] | None
+    version: str | None
+
+    @property
+    def available(self) -> bool:
+        return self.version is not None
+
+
+class HistoryCache:
+    """A bounded, expiring cache of histories. No method raises because of Redis.
+
+    Args:
+        url: redis://, rediss:// or unix:// URL.
+        namespace: `EventStore.token` of the store that it caches; two stores may share a Redis.
+        ttl_s: how long an entry lives after it was written.
+        timeout_s: longest wait for Redis in one call.
+    """
+
+    def __init__(
+        self, url: str, *, namespace: str, ttl_s: int, timeout_s: float, breaker: CircuitBreaker | None = None
+    ) -> None:
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url,
+            max_connections=_CONNECTIONS,
+            timeout=timeout_s,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+        )
+        self._redis = redis.asyncio.Redis.from_pool(pool)
+        self._namespace = namespace
+        self._ttl_s = ttl_s
+        self._timeout_s = timeout_s
+        self._breaker = breaker or CircuitBreaker()
+        self._stale: set[str] = set()  # keys that could not be dropped
+        self._all_stale = False
+
+    async def get(self, user_id: str) -> Lookup:
+        """Look a user up."""
+        key = self._key(user_id)
+
+        async def read() -> Lookup:
+            found = self._redis.eval(_GET, 1, key, _new_version(), str(self._ttl_s))
+            version, items = await cast(Awaitable[list[str | None]], found)
+            return Lookup(None if items is None else json.loads(items), version)
+
+        return await self._call(read, otherwise=Lookup(None, None))
+
+    async def put(self, user_id: str, items: Sequence[str], version: str) -> None:
+        """Remember a history read from the store after `get` gave `version`; ignored if it changed since."""
+        key, text = self._key(user_id), json.dumps(list(items))
+
+        async def write() -> None:
+            await cast(Awaitable[object], self._redis.eval(_PUT, 1, key, version, text, str(self._ttl_s)))
+
+        await self._call(write, otherwise=None)
+
+    async def drop(self, user_ids: Sequence[str]) -> bool:
+        """Forget users whose events were just stored; False when Redis could not be told (it will be, later)."""
+        keys = [self._key(user_id) for user_id in dict.fromkeys(user_ids)]
+
+        async def forget() -> bool:
+            await self._drop_keys(keys)
+            return True
+
+        if await self._call(forget, otherwise=False):
+            return True
+        self._stale.update(keys)
+        if len(self._stale) > _MOST_STALE_USERS:
+            self._stale.clear()
+            self._all_stale = True
+        return False
+
+    async def ping(self) -> bool:
+        """Say whether Redis answers."""
+
+        async def ask() -> bool:
+            return bool(await cast(Awaitable[object], self._redis.ping()))
+
+        return await self._call(ask, otherwise=False)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    async def _call(self, operation: Callable[[], Awaitable[_T]], *, otherwise: _T) -> _T:
+        if not self._breaker.allows():
+            return otherwise
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._drop_what_went_stale()
+                answer = await operation()
+        except (RedisError, OSError, TimeoutError, ValueError):  # ValueError: an entry that is not ours
+            self._breaker.failed()
+            return otherwise
+        self._breaker.succeeded()
+        return answer
+
+    async def _drop_what_went_stale(self) -> None:
+        """Before anything is believed after an outage."""
+        if self._all_stale:
+            async for key in self._redis.scan_iter(match=f"{self._prefix}*", count=1000):
+                await self._redis.unlink(key)
+            self._all_stale = False
+        if self._stale:
+            keys = list(self._stale)
+            for start in range(0, len(keys), _DROP_BATCH):  # what is done stays done if the time runs out
+                batch = keys[start : start + _DROP_BATCH]
+                await self._drop_keys(batch)
+                self._stale.difference_update(batch)
+
+    async def _drop_keys(self, keys: Sequence[str]) -> None:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.eval(_DROP, 1, key, _new_version(), str(self._ttl_s))
+            await pipeline.execute()
+
+    @property
+    def _prefix(self) -> str:
+        return f"softrec:{self._namespace}:history:"
+
+    def _key(self, user_id: str) -> str:
+        return self._prefix + hashlib.sha256(user_id.encode()).hexdigest()
+
+
+def _new_version() -> str:
+    return secrets.token_hex(8)

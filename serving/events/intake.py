@@ -1,0 +1,59 @@
+"""Take in what users did: check each event against the catalog, store the good ones, report on all."""
+
+from __future__ import annotations
+
+import time
+
+from serving.events.event_store import StoredEvent
+from serving.events.history import Histories
+from serving.schema import Degraded, Event, EventsRequest, EventsResponse, RejectedEvent
+from serving.snapshots.snapshots import Views
+
+_NO_SUCH_ITEM = "the catalog has no such item_id"
+
+
+class EventIntake:
+    """Accepts batches of events. Repeating a batch changes nothing.
+
+    An item that was removed since may still be named: it was on offer when the user saw it.
+    """
+
+    def __init__(self, views: Views, histories: Histories) -> None:
+        self._views = views
+        self._histories = histories
+
+    async def add(self, request: EventsRequest) -> EventsResponse:
+        """Store a batch. Good events are taken whatever becomes of the others.
+
+        Raises:
+            StoreUnavailableError: nothing was taken.
+        """
+        now = int(time.time())
+        catalog = (await self._views.current()).index.catalog
+        good: list[StoredEvent] = []
+        rejected: list[RejectedEvent] = []
+        for position, event in enumerate(request.events):
+            if catalog.recall_item_row(event.item_id) is None:
+                rejected.append(
+                    RejectedEvent(position=position, event_id=event.event_id, code="unknown_item", reason=_NO_SUCH_ITEM)
+                )
+            else:
+                good.append(_stored(event, now))
+        added = await self._histories.add(good)
+        return EventsResponse(
+            accepted=added.accepted,
+            duplicates=len(good) - added.accepted,
+            rejected=rejected,
+            degraded=[] if added.cache_available else [Degraded.HISTORY_CACHE_UNAVAILABLE],
+        )
+
+
+def _stored(event: Event, now: int) -> StoredEvent:
+    return StoredEvent(
+        event_id=event.event_id,
+        user_id=event.user_id,
+        item_id=event.item_id,
+        type=event.type.value,
+        timestamp=now if event.timestamp is None else event.timestamp,
+        request_id=event.request_id,
+    )

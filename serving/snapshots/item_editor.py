@@ -1,0 +1,89 @@
+"""Changes of the catalog over HTTP: check, write, and say what became of the item."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from index.catalog.changes import parse_change
+from index.errors import SoftrecError
+from index.errors import UnknownItemError as NoSuchItemError
+from index.live.live import LiveIndex
+from index.live.outcome import Outcome
+from serving.errors import (
+    CatalogConflictError,
+    CatalogUnwritableError,
+    InvalidItemError,
+    ItemChangesForbiddenError,
+    UnknownItemError,
+)
+from serving.schema import ItemBody, ItemPatch, ItemResponse, ItemState, ItemWarning
+from serving.snapshots.snapshots import Views
+
+
+class ItemEditor:
+    """Adds, changes and removes items, if this server allows it.
+
+    Every method raises ItemChangesForbiddenError, UnknownItemError, InvalidItemError, CatalogConflictError or
+    CatalogUnwritableError; then nothing was changed.
+    """
+
+    def __init__(self, live: LiveIndex, views: Views, *, allowed: bool) -> None:
+        self._live = live
+        self._views = views
+        self._allowed = allowed
+
+    async def put(self, item_id: str, item: ItemBody) -> ItemResponse:
+        """Add an item or replace it."""
+        return await self._change(op="put", item_id=item_id, **item.model_dump())
+
+    async def patch(self, item_id: str, patch: ItemPatch) -> ItemResponse:
+        """Change some of an item."""
+        return await self._change(op="patch", item_id=item_id, **patch.model_dump())
+
+    async def remove(self, item_id: str) -> ItemResponse:
+        """Remove an item."""
+        return await self._change(op="remove", item_id=item_id)
+
+    async def _change(self, **fields: Any) -> ItemResponse:
+        if not self._allowed:
+            raise ItemChangesForbiddenError(
+                "this server does not let requests change the catalog", remedy="set SOFTREC_ALLOW_ITEM_CHANGES=true"
+            )
+        try:
+            # shielded: a change that is under way is made, whether or not its caller waits for the answer
+            outcome = await asyncio.shield(asyncio.to_thread(self._live.apply, parse_change(fields)))
+        except ValueError as error:
+            raise InvalidItemError(str(error)) from error
+        except NoSuchItemError as error:
+            raise UnknownItemError(str(error)) from error
+        except SoftrecError as error:
+            raise CatalogConflictError(str(error)) from error
+        except OSError as error:
+            raise CatalogUnwritableError(f"the change cannot be written now ({error})") from error
+        await self._views.catch_up()
+        return _answer(outcome, self._views)
+
+
+def _answer(outcome: Outcome, views: Views) -> ItemResponse:
+    warnings = []
+    if outcome.shares_title_with:
+        listed = ", ".join(outcome.shares_title_with[:5])
+        warnings.append(ItemWarning(code="shared_title", reason=f"items with this title, too: {listed}"))
+    if outcome.near is not None:
+        title, distance = outcome.near
+        warnings.append(ItemWarning(code="near_title", reason=f"{title!r} lies at distance {distance:.3f}"))
+    if views.failure is not None:
+        reason = f"the change is written, but answers do not know of it yet: {views.failure}"
+        warnings.append(ItemWarning(code="index_outdated", reason=reason))
+    item = outcome.item
+    return ItemResponse(
+        item_id=item.item_id,
+        title=item.title,
+        category=item.category,
+        available=item.available,
+        state=ItemState(outcome.state),
+        row=outcome.row,
+        index=views.served.used,
+        warnings=warnings,
+    )

@@ -1,0 +1,152 @@
+"""Tries where an engine's process finds them: what they cover, and how long their files live."""
+
+import gc
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from index.catalog.catalog import Catalog, Item
+from index.titles.trie import TitleTrie
+from index.titles.trie_store import build_trie, map_trie, open_trie
+from serving.engine import title_tries
+from serving.engine.title_mask import SEGMENTS
+from serving.engine.title_tries import StoredTitles, TitleTries
+from tests.tiny_shop import ITEMS, TEMPLATE, tiny_catalog, write_tiny_tokenizer
+from training.prompt import PromptRenderer
+
+Renderer = PromptRenderer
+
+
+@pytest.fixture
+def renderer(tmp_path: Path) -> Renderer:
+    return PromptRenderer(TEMPLATE, write_tiny_tokenizer(tmp_path / "base"), end_id=256)
+
+
+@pytest.fixture
+def tries(tmp_path: Path, renderer: Renderer) -> TitleTries:
+    return TitleTries.open(tmp_path, tiny_catalog(), renderer)
+
+
+def rows_of(stored: StoredTitles, renderer: Renderer, catalog: Catalog) -> list[int]:
+    """Rows whose title can be written all through, and is theirs at its end."""
+    found = []
+    for row, title in enumerate(catalog.titles):
+        place = stored.open.start
+        try:
+            for token in renderer.completion_ids(title):
+                place = stored.open.follow(place, token)
+        except KeyError:
+            continue
+        if row in stored.open.rows(place):
+            found.append(row)
+    return found
+
+
+def files_of(stored: StoredTitles) -> list[Path]:
+    return [Path(file) for _, file, _ in stored.at(stored.open.start)[SEGMENTS] if file is not None]
+
+
+def test_a_grown_catalog_gets_a_small_trie_beside_the_large_one(tries: TitleTries, renderer: Renderer) -> None:
+    grown = Catalog.from_items([*ITEMS, Item("i9", "Portal 2"), Item("i10", "x" * 50), Item("i11", "Riven")])
+    later = tries.grown(grown, renderer)
+    old, new = tries.open_titles(), later.open_titles()
+    assert rows_of(old, renderer, tiny_catalog()) == list(range(7))
+    assert rows_of(new, renderer, grown) == [*range(8), 9]  # the title of fifty is too long to be written
+    assert later.n_rows == 9
+    assert new.folders[0] == old.folders[0]
+    first, second = tries.grown(tiny_catalog(), renderer).open_titles(), later.grown(grown, renderer).open_titles()
+    assert (len(first.folders), len(second.folders)) == (1, 2)
+    assert rows_of(second, renderer, grown) == [*range(8), 9]
+
+
+def test_a_title_costs_the_same_however_many_came_before_it(
+    tries: TitleTries, renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of 4, 8, 16 ... titles: counts what is spelled anew, title by title, up to 24 added."""
+    monkeypatch.setattr(title_tries, "_BLOCK", 4)
+    spelled: list[int] = []
+
+    def build(catalog: Catalog, spelling: Renderer, rows: Sequence[int]) -> TitleTrie:
+        spelled.append(len(rows))
+        return build_trie(catalog, spelling, rows)
+
+    monkeypatch.setattr(title_tries, "build_trie", build)
+    items = [Item(f"n{number}", f"New {number}") for number in range(24)]
+    for n in range(25):
+        catalog = Catalog.from_items([*ITEMS, *items[:n]])
+        spelled.clear()
+        tries = tries.grown(catalog, renderer)
+        assert tries.n_rows == 7 + n
+        assert len(tries.open_titles().folders) <= 2 + (n // 4).bit_length()
+        # n & -n, its largest power of two, is what is put together at a multiple of four; else the rest
+        assert sum(spelled) == (n & -n if n % 4 == 0 else n % 4)
+        if n % 12 == 0:
+            assert rows_of(tries.open_titles(), renderer, catalog) == list(range(7 + n))
+    late = tries.grown(catalog, renderer).open_titles()
+    assert [len(segment.trie.rows) for segment in late.open.segments] == [7, 16, 8]
+
+
+def test_a_folder_goes_when_its_trie_cannot_be_written(
+    tries: TitleTries, renderer: Renderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(title_tries, "write_trie", fail)
+    with pytest.raises(OSError, match="No space"):
+        tries.grown(Catalog.from_items([*ITEMS, Item("i9", "Portal 2")]), renderer)
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_the_trie_of_a_running_server_is_not_removed_by_who_makes_another(tmp_path: Path, renderer: Renderer) -> None:
+    tries = TitleTries.open(tmp_path, tiny_catalog(), renderer)
+    view = tries.grown(tiny_catalog(), renderer)
+    del tries
+    open_trie(tmp_path, Catalog.from_items(ITEMS[:3]), renderer)
+    [folder] = view.open_titles().folders
+    assert map_trie(folder).rows.tolist() == view.open_titles().open.segments[0].trie.rows.tolist()
+    del view
+    open_trie(tmp_path, Catalog.from_items(ITEMS[:5]), renderer)
+    assert not folder.exists()
+
+
+def test_a_filter_is_a_file_that_its_requests_share_and_no_filter_is_none(tries: TitleTries) -> None:
+    some = np.arange(7) % 2 == 0
+    assert files_of(tries.open_titles(some)) == files_of(tries.open_titles(some.copy(), excluded=[0]))
+    assert files_of(tries.open_titles(~some)) != files_of(tries.open_titles(some))
+    assert files_of(tries.open_titles(np.ones(7, dtype=bool))) == files_of(tries.open_titles()) == []
+
+
+def test_a_filter_asked_for_again_outlives_the_request_that_brought_it_first(tries: TitleTries) -> None:
+    first = tries.open_titles(np.arange(7) != 3)
+    for number in range(40):  # more filters than are kept
+        tries.open_titles(np.array([number >> at & 1 for at in range(7)], dtype=bool))
+    again = tries.open_titles(np.arange(7) != 3)
+    del first
+    gc.collect()
+    [file] = files_of(again)
+    assert np.load(file).tolist() == again.open.segments[0].admitted.counts.tolist()
+
+
+def test_files_live_as_long_as_a_request_or_a_view_holds_them(tries: TitleTries, renderer: Renderer) -> None:
+    held = tries.open_titles(np.arange(7) != 3)
+    forgotten = files_of(tries.open_titles(np.arange(7) != 4))
+    for number in range(40):  # more filters than are kept
+        tries.open_titles(np.array([number >> at & 1 for at in range(7)], dtype=bool))
+    gc.collect()
+    assert not forgotten[0].exists()
+    [file] = files_of(held)
+    assert file.is_file()
+    view = tries.grown(Catalog.from_items([*ITEMS, Item("i9", "Portal 2")]), renderer)
+    request = view.open_titles()
+    added = request.folders[1]
+    del view
+    gc.collect()
+    assert added.is_dir()
+    del request
+    gc.collect()
+    assert not added.exists()

@@ -1,0 +1,102 @@
+"""Which view a request gets, and what happens where the newest cannot be prepared."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from index.catalog.changes import Change
+from index.errors import SoftrecError
+from index.live.live import LiveIndex
+from serving.engine.title_tries import TitleTries
+from serving.snapshots import snapshots as module
+from serving.snapshots.snapshots import Views
+from tests.tiny_shop import TEMPLATE, write_tiny_tokenizer
+from training.prompt import PromptRenderer
+
+
+class Disk:
+    """What the tries of a grown catalog meet: nothing, or an error."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.error: Exception | None = None
+        self.tries = 0
+        grown = TitleTries.grown
+
+        def grow(*arguments: object) -> TitleTries:
+            self.tries += 1
+            if self.error is not None:
+                raise self.error
+            return grown(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(TitleTries, "grown", grow)
+        monkeypatch.setattr(module, "_RETRY_S", 0.0)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+@pytest.fixture
+async def views(tmp_path: Path, live: LiveIndex, disk: Disk) -> AsyncIterator[Views]:
+    renderer = PromptRenderer(TEMPLATE, write_tiny_tokenizer(tmp_path / "base"), end_id=256)
+    opened = Views(live, {renderer.spelling_digest: renderer})
+    yield opened
+    await opened.close()
+
+
+async def test_a_view_is_the_newest_and_the_same_until_something_changes(views: Views, live: LiveIndex) -> None:
+    first = await views.current()
+    assert await views.current() is first
+    live.apply(Change("put", "n1", "Riven"))
+    second = await views.current()
+    assert second.index is live.view
+    [tries] = second.tries.values()
+    assert tries.n_rows == len(live.view.catalog)
+    assert list(second.popular) == [*first.popular, len(first.popular)]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SoftrecError("no title is short enough")])
+async def test_where_the_newest_cannot_be_prepared_the_one_before_goes_on(
+    views: Views, live: LiveIndex, disk: Disk, error: Exception
+) -> None:
+    first, disk.error = await views.current(), error
+    live.apply(Change("put", "n1", "Riven"))
+    for _ in range(2):
+        assert await views.current() is first
+        assert (views.outdated, views.failure) == (True, error)
+    disk.error = None
+    assert (await views.current()).index is live.view
+    assert not views.outdated
+
+
+async def test_a_failing_renewal_is_not_tried_for_every_request(
+    views: Views, live: LiveIndex, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RETRY_S", 3600.0)
+    disk.error, disk.tries = OSError("full"), 0
+    live.apply(Change("put", "n1", "Riven"))
+    for _ in range(5):
+        await views.current()
+    assert disk.tries == 1
+
+
+async def test_catching_up_ends_after_one_failure(views: Views, live: LiveIndex, disk: Disk) -> None:
+    disk.error, disk.tries = OSError("full"), 0
+    live.apply(Change("put", "n1", "Riven"))
+    await views.catch_up()
+    assert (disk.tries, views.failure) == (1, disk.error)
+    disk.error = None
+    await views.catch_up()
+    assert views.served.index is live.view
+    assert views.failure is None
+
+
+async def test_a_bug_in_a_renewal_is_raised_and_not_waited_out(views: Views, live: LiveIndex, disk: Disk) -> None:
+    disk.error = ZeroDivisionError()
+    live.apply(Change("put", "n1", "Riven"))
+    with pytest.raises(ZeroDivisionError):
+        await views.catch_up()
+    with pytest.raises(ZeroDivisionError):
+        await views.current()
