@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from clients.address import DEFAULT_URL, HOST, PORT
+from clients.http.address import DEFAULT_URL, HOST, PORT
 from clients.index_cli import index_app
 from clients.options import Json, Shop
 from index.errors import SoftrecError

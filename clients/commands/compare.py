@@ -9,8 +9,8 @@ from clients.commands.evaluate import adapters_named
 from clients.commands.index import open_index
 from clients.commands.train import settings_of
 from clients.errors import RefusedError
+from clients.pages.report import write_report
 from clients.progress import open_progress
-from clients.report import write_report
 from clients.tables import say, show_table, write_json
 from index.workspace import Workspace
 from training.measure.comparison import Comparison, compare_evaluations

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from clients.client import AsyncClient
 from clients.commands.base import ensure_base
 from clients.commands.evaluate import evaluate_shop, show_evaluations
 from clients.commands.index import open_index
@@ -15,8 +14,9 @@ from clients.commands.init import init_shop
 from clients.commands.recommend import show_answer
 from clients.commands.train import ensure_adapter, settings_for
 from clients.demo_shop import write_demo_shop
+from clients.http.client import AsyncClient
+from clients.http.server import reserve_address, run_server
 from clients.progress import open_progress
-from clients.server import reserve_address, run_server
 from clients.tables import say, write_json
 from index.workspace import Workspace
 from serving.schema import RecommendRequest

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from clients.errors import RefusedError
-from clients.run_page import write_run_page
+from clients.pages.run_page import write_run_page
 from clients.tables import say, show_table, write_json
 from index.artifact import MANIFEST, write_file
 from index.workspace import Workspace

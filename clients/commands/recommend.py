@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from clients.client import Client
 from clients.errors import RefusedError
+from clients.http.client import Client
 from clients.tables import say, show_table, write_json
 from serving.schema import Filters, RecommendRequest, RecommendResponse
 

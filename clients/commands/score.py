@@ -6,10 +6,10 @@ import asyncio
 import os
 from pathlib import Path
 
-from clients.batch import BatchReport, BatchSettings, score_file
+from clients.batch.batch import BatchReport, BatchSettings, score_file
+from clients.batch.users_file import open_users
 from clients.progress import open_progress
 from clients.tables import say
-from clients.users_file import open_users
 from index.workspace import Workspace
 from serving.schema import RecommendRequest, RecommendResponse
 from serving.service import EngineOpener, open_service, open_vllm
@@ -31,8 +31,8 @@ def score_users(
 
     Args:
         root: the workspace.
-        users: see `clients.users_file`.
-        output: see `clients.batch`.
+        users: see `clients.batch.users_file`.
+        output: see `clients.batch.batch`.
         adapter: score all with this one; None: each user's own arm.
         k: items per user.
         concurrency: users in work at once; also what the engine runs at once.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from clients.http.server import reserve_address, run_server
 from clients.progress import open_progress
-from clients.server import reserve_address, run_server
 from clients.tables import say
 from index.workspace import Workspace
 from serving.settings import read_settings

@@ -15,7 +15,7 @@ MODULES = (
     "training.base_model",
     "training.generation.vllm.path_search",
     "training.generation.vllm.environment",
-    "clients.client",
+    "clients.http.client",
     "clients.cli",
 )
 
@@ -27,7 +27,7 @@ def test_importing_it_loads_nothing_heavy(module):
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["clients.client", "serving.schema"])
+@pytest.mark.parametrize("module", ["clients.http.client", "serving.schema"])
 def test_the_client_needs_only_what_the_base_install_brings(module):
     """pydantic and httpx; numpy, pyarrow and the rest come with the extras."""
     unwanted = ("numpy", "pyarrow", "tokenizers", "redis")

@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import pytest
 
-from clients.client import AsyncClient, Client
 from clients.errors import (
     ConflictError,
     DeadlineError,
@@ -23,7 +22,8 @@ from clients.errors import (
     UnreachableError,
     UnreadableAnswerError,
 )
-from clients.retry import RetryPolicy
+from clients.http.client import AsyncClient, Client
+from clients.http.retry import RetryPolicy
 from serving.schema import Event, EventsRequest, EventType, ItemBody, ItemPatch, RecommendRequest
 
 ANSWER = {
@@ -228,6 +228,6 @@ def test_an_address_that_is_none_is_a_client_error() -> None:
 
 def test_importing_the_client_imports_nothing_heavy() -> None:
     heavy = ["numpy", "torch", "transformers", "vllm", "faiss", "pyarrow", "redis", "sqlalchemy", "fastapi", "typer"]
-    code = f"import sys, clients.client; print([name for name in {heavy!r} if name in sys.modules])"
+    code = f"import sys, clients.http.client; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

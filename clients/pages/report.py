@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from clients.pages import render_page
+from clients.pages.pages import render_page
 from index.artifact import write_file
 from training.measure.comparison import Comparison
 from training.measure.evaluation import Evaluation

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clients.batch import SCHEMA, BatchReport, BatchSettings, score_file
+from clients.batch.batch import SCHEMA, BatchReport, BatchSettings, score_file
 from clients.commands.score import describe_experiment
 from index.errors import InputError, MismatchError
 from serving.errors import DeadlineError, EngineUnavailableError

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping
 from pathlib import Path
 
-from clients.pages import render_page
+from clients.pages.pages import render_page
 from index.artifact import write_file
 from training.adapter import Adapter
 from training.report.diagnosis import PAPER_RATIO, Diagnosis

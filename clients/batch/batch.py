@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from clients.users_file import UserRow, open_users, read_shards
+from clients.batch.users_file import UserRow, open_users, read_shards
 from index.artifact import file_digest, naming, write_file
 from index.errors import MismatchError
 from serving.errors import DeadlineError
@@ -88,7 +88,7 @@ async def score_file(
     """Recommend to every user of a Parquet file and write Parquet; the module's docstring lists the files.
 
     Args:
-        users: see `clients.users_file`.
+        users: see `clients.batch.users_file`.
         output: replaced when all is done, one row per user and rank.
         served: what answers (index version, adapter ids, experiment); an unfinished run of anything else is not gone
             on with.

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clients.report import write_report
+from clients.pages.report import write_report
 from training.measure.comparison import compare_evaluations
 from training.measure.evaluation import Evaluation
 from training.measure.metrics import UserBootstrap, metric_table

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.retry import RetryPolicy, parse_retry_after
+from clients.http.retry import RetryPolicy, parse_retry_after
 
 
 @given(failures=st.integers(1, 9), first=st.floats(0.01, 2), longest=st.floats(0.01, 60))

@@ -25,9 +25,9 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from clients.address import DEFAULT_URL
 from clients.errors import UnreachableError, UnreadableAnswerError, problem_error
-from clients.retry import RetryPolicy, parse_retry_after
+from clients.http.address import DEFAULT_URL
+from clients.http.retry import RetryPolicy, parse_retry_after
 from serving.schema import (
     EventsRequest,
     EventsResponse,

@@ -9,11 +9,11 @@ from markupsafe import Markup, escape
 
 
 def render_page(template: str, **content: Any) -> bytes:
-    """Fill a template of `clients/templates`; every value is escaped.
+    """Fill a template of `clients/pages/templates`; every value is escaped.
 
     In templates the filter `code` sets what stands between back-ticks as code.
     """
-    environment = Environment(loader=PackageLoader("clients"), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=PackageLoader("clients.pages"), autoescape=True, undefined=StrictUndefined)
     environment.filters["code"] = mark_code
     return environment.get_template(template).render(**content).encode()
 

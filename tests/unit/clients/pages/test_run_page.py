@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.run_page import describe_run, write_run_page
+from clients.pages.run_page import describe_run, write_run_page
 from index.catalog.catalog import Catalog, Item
 from index.workspace import ShopSettings, Workspace
 from tests.finished_runs import publish, sft_run, soft_run

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clients.client import AsyncClient, Client
 from clients.commands.recommend import recommend_online
 from clients.commands.score import score_users
 from clients.errors import ForbiddenError, InvalidRequestError, RefusedError, UnreachableError
-from clients.server import reserve_address, run_server
+from clients.http.client import AsyncClient, Client
+from clients.http.server import reserve_address, run_server
 from index.search.encoder import open_encoder
 from index.workspace import Workspace
 from serving.schema import Event, EventsRequest, EventType, RecommendRequest

@@ -1,0 +1,4 @@
+"""Offline HTML pages.
+
+In: figures. Out: one file that opens without a server.
+"""
