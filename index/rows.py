@@ -191,13 +191,16 @@ def _open_parquet(path: Path) -> Source:
         try:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(columns=present):
-                    values = {name: map(_to_text, batch.column(name).to_pylist()) for name in present}
-                    empty = itertools.repeat("", batch.num_rows)
-                    for fields in zip(*(values.get(name, empty) for name in picked), strict=False):
+                    values = {name: list(map(_to_text, batch.column(name).to_pylist())) for name in present}
+                    empty = [""] * batch.num_rows  # a list: two missing columns would take turns at an iterator
+                    for fields in zip(*(values.get(name, empty) for name in picked), strict=True):
                         line += 1
                         yield Row(line, fields)
+                expected = file.metadata.num_rows
         except (pa.ArrowException, OSError) as error:
             raise _damaged(path, error, line) from error
+        if line != expected:
+            raise _damaged(path, f"it names {expected:,} rows and holds {line:,}", line)
 
     return Source(columns, rows)
 
@@ -280,6 +283,6 @@ def _find_encoding(path: Path) -> str:
     return "utf-8-sig"
 
 
-def _damaged(path: Path, error: Exception, line: int | None = None) -> InputError:
+def _damaged(path: Path, error: Exception | str, line: int | None = None) -> InputError:
     problem = Problem(line, f"the file is damaged or cut off after this ({error})")
     return InputError(path, [problem], remedy="fetch or export it again")
