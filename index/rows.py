@@ -174,7 +174,7 @@ def _parse_json(path: Path) -> Iterator[tuple[int, Any, str]]:
         text = text.strip()
         if text:
             try:
-                yield line, json.loads(text), text
+                yield line, json.loads(text, parse_float=_number_as_written), text
             except (ValueError, RecursionError):
                 yield line, None, text
 
@@ -229,6 +229,14 @@ def _to_text(value: Any) -> str:
     if isinstance(value, list):
         return "|".join(map(_to_text, value))
     return str(value)
+
+
+def _number_as_written(text: str) -> str:
+    """Keep all digits of a JSON number that is not written as a whole one; 3.0 is "3", as `_to_text` has it."""
+    if "e" in text or "E" in text:
+        return _to_text(float(text))
+    whole, _, fraction = text.partition(".")
+    return text if fraction.strip("0") else whole
 
 
 def _read_start(path: Path) -> bytes:

@@ -135,6 +135,15 @@ def test_lines_that_are_no_json_objects_are_put_aside(tmp_path: Path) -> None:
     ]
 
 
+def test_json_numbers_keep_every_digit(tmp_path: Path) -> None:
+    """A float would read 1735843646.1234568 and 1735843646123456768; 3.0 is an id in a table with gaps."""
+    path = tmp_path / "a.jsonl"
+    numbers = ["1735843646.123456789", "1735843646123456789.0", "3.0", "2.50", "1e3", "1.5E3", "7", "1e400"]
+    path.write_text("".join(f'{{"x": {number}}}\n' for number in numbers))
+    found = [row.values[0] for row in read(path, "x")]
+    assert found == ["1735843646.123456789", "1735843646123456789", "3", "2.50", "1000", "1500", "7", "inf"]
+
+
 @pytest.mark.parametrize(("encoding", "title"), [("latin-1", "Café"), ("utf-8", "Café"), ("utf-8", "人")])
 def test_separated_files_are_utf8_or_else_latin1(tmp_path: Path, encoding: str, title: str) -> None:
     path = tmp_path / "movies.dat"
