@@ -28,7 +28,7 @@ def show_dry_run(run: DryRun) -> None:
 
 
 def _sample(sample: RenderedSample, heading: str) -> Text:
-    dropped = f", {sample.dropped_items} older ones dropped" if sample.dropped_items else ""
+    dropped = f", {sample.dropped_items} dropped" if sample.dropped_items else ""
     text = Text()
     text.append(f"{heading}: user {sample.user_id}, {sample.items} items{dropped}\n", style="bold")
     text.append(f"prompt, {sample.prompt_tokens} tokens, no loss:\n")
@@ -71,7 +71,7 @@ def _data(data: DataSummary) -> Iterator[str]:
         f"history that does not fit {left.without_history:,})"
     )
     yield (
-        f"prompts that lose whole oldest items to max_prompt_tokens: {data.shortened_prompts:,}, "
+        f"prompts that lose whole items to max_prompt_tokens: {data.shortened_prompts:,}, "
         f"{data.dropped_items:,} items in all"
     )
 

@@ -28,6 +28,7 @@ from serving.schema import (
 from serving.snapshots.candidates import Candidates
 from serving.snapshots.known_history import KnownHistory, know_history
 from serving.snapshots.snapshots import ServedView, Views
+from training.prompt import Prompt
 
 
 class Recommender:
@@ -107,14 +108,17 @@ class Recommender:
             history = draft.history = await self._read_history(request, draft, view)
         seen = history.item_ids if request.exclude_seen else frozenset()
         candidates = view.selector.select(request.filters, seen.union(request.exclude_item_ids))
-        if not history.titles:
-            label = Degraded.UNKNOWN_HISTORY if history.unknown else Degraded.NO_HISTORY
+        with draft.timed("prompt"):
+            prompt = adapter.renderer.render(history.titles)
+        if not prompt.used:
+            is_unknown = history.unknown and not history.titles  # else a title is known, but no prompt can hold one
+            label = Degraded.UNKNOWN_HISTORY if is_unknown else Degraded.NO_HISTORY
             draft.fall_back(_most_popular(view, candidates, request.k), ArmReason.NO_HISTORY, label)
         elif candidates.rows.any():  # else nothing that the model could write would be an item
             waiting = time.perf_counter()
             async with self._admission.place():
                 draft.note_time("queue", since=waiting)
-                written = await self._write(request, draft, adapter, history, candidates, view)
+                written = await self._write(request, draft, adapter, prompt, candidates, view)
                 if written is not None:
                     draft.items = await self._rank(draft, written, adapter, candidates, request.k, view)
                 else:
@@ -139,12 +143,10 @@ class Recommender:
         request: RecommendRequest,
         draft: AnswerDraft,
         adapter: ServedAdapter,
-        history: KnownHistory,
+        prompt: Prompt,
         candidates: Candidates,
         view: ServedView,
     ) -> Written | None:
-        with draft.timed("prompt"):
-            prompt = adapter.renderer.render(history.titles)
         decoder = Decoder(
             self._engine,
             adapter.adapter_id,

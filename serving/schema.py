@@ -109,7 +109,8 @@ class ArmReason(StrEnum):
 class Degraded(StrEnum):
     """Every way in which an answer can be less than asked for.
 
-    * `no_history`: the user has no history at all; the items are by popularity.
+    * `no_history`: the user has no history, or each title of it is alone longer than the adapter's
+      `max_prompt_tokens`; the items are by popularity.
     * `unknown_history`: there is a history, but none of it is in the catalog; the items are by popularity.
     * `empty_generation`: the model wrote no title; the items are by popularity.
     * `unconfined`: the adapter writes titles of the catalog only, but all that may be given are too long to be written;

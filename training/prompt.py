@@ -34,7 +34,8 @@ class PromptTemplate:
         noun: what is recommended, singular: "movie".
         verb: what the user did with it, past participle: "watched".
         max_history: most titles of history; the oldest go first.
-        max_prompt_tokens: most tokens of a prompt; whole oldest titles go, never half a title.
+        max_prompt_tokens: most tokens of a prompt; whole titles go, never half a title: those that alone are too
+            long, then the oldest.
         max_title_tokens: longest title that is learned or written, in tokens without quote and end.
     """
 
@@ -118,7 +119,7 @@ class Prompt:
     Attributes:
         ids: token ids, the begin token included.
         used: titles of history in it.
-        dropped: titles left out because there were too many or they did not fit.
+        dropped: titles left out because they did not fit or there were too many.
     """
 
     ids: tuple[int, ...]
@@ -142,7 +143,8 @@ class PromptRenderer:
         self._head = tokenizer.start_ids + tokenizer.piece_ids(template.head)
         self._separator, self._tail, self._close = (tokenizer.piece_ids(piece) for piece in template.pieces[1:])
         self._title_ids: dict[str, tuple[int, ...]] = {}
-        if len(self._head) + len(self._tail) >= template.max_prompt_tokens:
+        self._room = template.max_prompt_tokens - len(self._head) - len(self._tail)  # tokens for the whole history
+        if self._room <= 0:
             raise SoftrecError(
                 f"max_prompt_tokens is {template.max_prompt_tokens}, "
                 f"but the prompt without any title takes {len(self._head) + len(self._tail)}",
@@ -152,13 +154,18 @@ class PromptRenderer:
     def render(self, history_titles: Sequence[str]) -> Prompt:
         """Render a history, oldest title first.
 
-        The newest `max_history` titles are taken, newest first, for as long as they fit into `max_prompt_tokens`; the
-        rest is dropped and counted. An empty history gives a prompt with an empty quote.
+        A title that alone exceeds `max_prompt_tokens` is skipped. Of the others the newest `max_history` are taken,
+        newest first, for as long as they fit together; the rest is dropped. Skipped and dropped ones are counted. Where
+        nothing is left, the prompt has an empty quote and `used` is 0: it is not one to answer or to learn from.
         """
-        room = self.template.max_prompt_tokens - len(self._head) - len(self._tail)
+        room = self._room
         chosen: list[tuple[int, ...]] = []
-        for title in reversed(history_titles[-self.template.max_history :]):
+        for title in reversed(history_titles):
+            if len(chosen) == self.template.max_history:
+                break
             ids = self.title_ids(title)
+            if len(ids) > self._room:
+                continue
             needed = len(ids) + (len(self._separator) if chosen else 0)
             if needed > room:
                 break
@@ -194,6 +201,10 @@ class PromptRenderer:
     def fits(self, title: str) -> bool:
         """Whether the title is short enough to be written in `max_new_tokens` steps."""
         return len(self.title_ids(title)) <= self.template.max_title_tokens
+
+    def fits_prompt(self, title: str) -> bool:
+        """Whether the title, as the only one of a history, is short enough to be read in `max_prompt_tokens`."""
+        return len(self.title_ids(title)) <= self._room
 
     def parse(self, ids: Sequence[int]) -> str:
         """Read the title out of generated ids: up to the end token, without the closing quote.

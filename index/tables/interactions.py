@@ -22,7 +22,7 @@ from index.limits import MAX_ID_CHARACTERS
 from index.tables.layouts import INTERACTION_LAYOUTS
 from index.tables.rejects import MAX_REJECT_SHARE, ImportReport, Rejects
 from index.tables.table import advice_for, open_table
-from index.tables.timestamps import MICROSECONDS, find_unit, in_unit, parse_timestamp, to_microseconds
+from index.tables.timestamps import find_unit, in_unit, parse_timestamp, to_seconds
 from index.workspace import init_command
 
 _UNKNOWN = "unknown item_id"
@@ -71,9 +71,10 @@ def read_interactions(
     """Read interactions: user_id, item_id, timestamp, optionally rating, in any layout of `index.tables.layouts`.
 
     Timestamps are numbers since 1970 (whether seconds, milli-, micro- or nanoseconds is told from their median) or ISO
-    8601 (UTC unless they say otherwise). Inside a user rows are sorted by time; equal times keep the order of the file.
-    A row is rejected when its user is empty or over-long, its item unknown, its time or rating unreadable, when it
-    repeats an earlier row exactly, or cannot be parsed; it goes to the rejects file and the rest goes on.
+    8601 (UTC unless they say otherwise). Inside a user rows are sorted by time, to the nanosecond; equal times keep the
+    order of the file. A row is rejected when its user is empty or over-long, its item unknown, its time or rating
+    unreadable, when it repeats an earlier row exactly, or cannot be parsed; it goes to the rejects file as it was
+    written, and the rest goes on. What only the whole log shows (repeats, odd times) is read from the file once more.
 
     Args:
         path: the file.
@@ -92,7 +93,9 @@ def read_interactions(
         if reason:
             rejects.add(line, reason, values)
     rows_read = len(log.lines) + rejects.reasons.total()
-    interactions, notes = log.sort(rejects)
+    interactions, aside, notes = log.sort()
+    for line, values in table.rows_at(aside):
+        rejects.add(line, aside[line], values)
     known = f"the catalog's ids look like {catalog.items[0].item_id!r}; " if rejects.reasons[_UNKNOWN] else ""
     rejects.finish(rows_read, advice=advice_for(rejects) + known)
     report = ImportReport(rows_read, len(interactions), rejects.reasons, (f"read as {table.layout.name}", *notes))
@@ -162,6 +165,7 @@ class _Log:
         self._users = array("q")
         self._items = array("q")
         self._times = array("q")
+        self._fractions = array("i")  # billionths
         self._is_iso = array("b")
         self._ratings = array("f")
 
@@ -185,35 +189,39 @@ class _Log:
         self._users.append(self._user_codes.setdefault(user_id, len(self._user_codes)))
         self._items.append(item)
         self._times.append(time[0])
-        self._is_iso.append(time[1])
+        self._fractions.append(time[1])
+        self._is_iso.append(time[2])
         self._ratings.append(stars)
         return ""
 
-    def sort(self, rejects: Rejects) -> tuple[Interactions, list[str]]:
-        """Order by user and time, put exact duplicates aside, and say what was noticed."""
+    def sort(self) -> tuple[Interactions, dict[int, str], list[str]]:
+        """Order by user and time.
+
+        Returns:
+            The interactions; the lines that are not among them, with the reason; what was noticed.
+        """
         users, items = np.array(self._users, dtype=np.int64), np.array(self._items, dtype=np.int64)
         numbers, is_iso = np.array(self._times, dtype=np.int64), np.array(self._is_iso, dtype=bool)
+        fractions = np.array(self._fractions, dtype=np.int64)
         ratings = np.array(self._ratings, dtype=np.float32)
         user_ids = np.array(list(self._user_codes), dtype=object)
         item_ids = np.array([item.item_id for item in self._catalog.items], dtype=object)
 
-        def put_aside(places: NDArray[np.int64], reason: str) -> None:
-            for place in places.tolist():
-                rating = "" if np.isnan(ratings[place]) else f"{ratings[place]:g}"
-                values = (user_ids[users[place]], item_ids[items[place]], str(numbers[place]), rating)
-                rejects.add(self.lines[place], reason, values)
-
         unit, ticks = find_unit(numbers[~is_iso])
         odd = np.flatnonzero(~is_iso & ~in_unit(numbers, ticks))
-        put_aside(odd, f"timestamp is not in {unit} like the others")
-        times = np.where(is_iso, numbers, to_microseconds(numbers, ticks))
-        repeated = np.setdiff1d(_find_repeated(users, items, times, ratings.view(np.int32)), odd)
-        put_aside(repeated, "repeats an earlier row exactly")
+        seconds, nanoseconds = to_seconds(numbers, fractions, ticks)
+        seconds, nanoseconds = np.where(is_iso, numbers, seconds), np.where(is_iso, fractions, nanoseconds)
+        repeated = _find_repeated(users, items, seconds, nanoseconds, ratings.view(np.int32))
+        aside = {self.lines[place]: "repeats an earlier row exactly" for place in repeated.tolist()}
+        aside |= {self.lines[place]: f"timestamp is not in {unit} like the others" for place in odd.tolist()}
 
         kept = np.delete(np.arange(len(users)), np.union1d(odd, repeated))
         by_user = kept[np.argsort(users[kept], kind="stable")]
-        unsorted = int(np.count_nonzero((np.diff(users[by_user]) == 0) & (np.diff(times[by_user]) < 0)))
-        order = kept[np.lexsort((times[kept], users[kept]))]  # stable: equal times stay in the order of the file
+        step, finer_step = np.diff(seconds[by_user]), np.diff(nanoseconds[by_user])
+        is_back = (step < 0) | ((step == 0) & (finer_step < 0))
+        unsorted = int(np.count_nonzero((np.diff(users[by_user]) == 0) & is_back))
+        # stable: equal times stay in the order of the file
+        order = kept[np.lexsort((nanoseconds[kept], seconds[kept], users[kept]))]
 
         notes = [] if ticks == 1 else [f"timestamps were in {unit}, kept in seconds"]
         if unsorted:
@@ -224,10 +232,10 @@ class _Log:
             user_ids=user_ids[users[order]],
             item_ids=item_ids[items[order]],
             item_rows=_rows_of(item_ids, self._catalog)[items[order]],
-            timestamps=times[order] // MICROSECONDS,
+            timestamps=seconds[order],
             ratings=ratings[order],
         )
-        return interactions, notes
+        return interactions, aside, notes
 
 
 def _parse_rating(text: str) -> float | None:

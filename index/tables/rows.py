@@ -174,7 +174,7 @@ def _parse_json(path: Path) -> Iterator[tuple[int, Any, str]]:
         text = text.strip()
         if text:
             try:
-                yield line, json.loads(text), text
+                yield line, json.loads(text, parse_float=_number_as_written), text
             except (ValueError, RecursionError):
                 yield line, None, text
 
@@ -191,13 +191,16 @@ def _open_parquet(path: Path) -> Source:
         try:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(columns=present):
-                    values = {name: map(_to_text, batch.column(name).to_pylist()) for name in present}
-                    empty = itertools.repeat("", batch.num_rows)
-                    for fields in zip(*(values.get(name, empty) for name in picked), strict=False):
+                    values = {name: list(map(_to_text, batch.column(name).to_pylist())) for name in present}
+                    empty = [""] * batch.num_rows  # a list: two missing columns would take turns at an iterator
+                    for fields in zip(*(values.get(name, empty) for name in picked), strict=True):
                         line += 1
                         yield Row(line, fields)
+                expected = file.metadata.num_rows
         except (pa.ArrowException, OSError) as error:
             raise _damaged(path, error, line) from error
+        if line != expected:
+            raise _damaged(path, f"it names {expected:,} rows and holds {line:,}", line)
 
     return Source(columns, rows)
 
@@ -226,6 +229,14 @@ def _to_text(value: Any) -> str:
     if isinstance(value, list):
         return "|".join(map(_to_text, value))
     return str(value)
+
+
+def _number_as_written(text: str) -> str:
+    """Keep all digits of a JSON number that is not written as a whole one; 3.0 is "3", as `_to_text` has it."""
+    if "e" in text or "E" in text:
+        return _to_text(float(text))
+    whole, _, fraction = text.partition(".")
+    return text if fraction.strip("0") else whole
 
 
 def _read_start(path: Path) -> bytes:
@@ -280,6 +291,6 @@ def _find_encoding(path: Path) -> str:
     return "utf-8-sig"
 
 
-def _damaged(path: Path, error: Exception, line: int | None = None) -> InputError:
+def _damaged(path: Path, error: Exception | str, line: int | None = None) -> InputError:
     problem = Problem(line, f"the file is damaged or cut off after this ({error})")
     return InputError(path, [problem], remedy="fetch or export it again")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,15 +26,30 @@ class Table:
 
         Values are text, stripped of white space at the ends; "" where the file has none.
         """
-        to_ours = self.layout.to_ours
         for line, values, reason in self.source.rows(self.layout.picked):
             if reason:
                 rejects.add(line, reason, values)
             elif not _is_unicode(values):
                 rejects.add(line, NOT_UTF8, values)
             else:
-                stripped = [value.strip() for value in values]
-                yield line, to_ours(stripped) if to_ours else stripped
+                yield line, self._to_ours(values)
+
+    def rows_at(self, lines: Collection[int]) -> Iterator[tuple[int, Sequence[str]]]:
+        """Read the file again and yield those of its `rows` that stand at these lines, up to the last of them.
+
+        So a reader need not keep the text of every row to show a few as they were written.
+        """
+        last = max(lines, default=0)
+        if last:
+            for line, values, _ in self.source.rows(self.layout.picked):
+                if line in lines:
+                    yield line, self._to_ours(values)
+                if line >= last:
+                    return
+
+    def _to_ours(self, values: Sequence[str]) -> Sequence[str]:
+        stripped = [value.strip() for value in values]
+        return self.layout.to_ours(stripped) if self.layout.to_ours else stripped
 
 
 def open_table(path: Path, layouts: Sequence[Layout]) -> Table:

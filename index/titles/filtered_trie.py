@@ -8,6 +8,7 @@ exclusions (what its user has seen) are few, and given as the nodes that they le
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -118,7 +119,7 @@ class TitleOrder:
         if admitted is not None:
             places = places[admitted.passes(places)]
         excluded, closed = places, [_nothing()]
-        for first, after in zip(self._levels, self._levels[1:], strict=False):
+        for first, after in itertools.pairwise(self._levels):
             nodes = first + np.searchsorted(trie.begin[first:after], places, side="right") - 1
             below = (nodes >= first) & (trie.end[nodes] > places)  # shorter titles are not on this level
             nodes, places = nodes[below], places[below]

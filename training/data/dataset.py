@@ -13,7 +13,7 @@ from index.tables.interactions import load_interactions
 from index.workspace import Workspace
 from training.adapter import Adapter, check_adapter
 from training.base_model import BaseModel, locate_base
-from training.data.window_filter import LeftOut, select_learnable
+from training.data.window_filter import LeftOut, select_learnable, select_readable
 from training.data.windows import DataSplit, Window, describe_window, split_windows
 from training.errors import SettingError
 from training.model.batches import Sample
@@ -27,8 +27,9 @@ class Dataset:
     """Everything a training step reads of a workspace, loaded once.
 
     Attributes:
-        split: its training windows can be learned from (see `training.data.window_filter`).
-        left_out: those that cannot.
+        split: its training windows can be learned from, and every window has a history to read (see
+            `training.data.window_filter`).
+        left_out: training windows that cannot be learned from.
     """
 
     catalog: Catalog
@@ -83,7 +84,7 @@ def load_split(workspace: Workspace, settings: TrainSettings) -> tuple[Catalog, 
 
 
 def load_dataset(workspace: Workspace, settings: TrainSettings, progress: Progress) -> Dataset:
-    """Load what training needs; say how many training windows are left out, and why.
+    """Load what training needs; say how many windows are left out, and why.
 
     Raises:
         MissingArtifactError: no catalog, log or base yet; names the command.
@@ -104,9 +105,11 @@ def load_dataset(workspace: Workspace, settings: TrainSettings, progress: Progre
     renderer = base.renderer(template_of(workspace, settings))
     check_context(base, renderer)
     train, left_out = select_learnable(split.train, catalog, renderer)
-    for note in left_out.notes(renderer.template):
+    validation, unread_validation = select_readable(split.validation, "validation", catalog, renderer)
+    test, unread_test = select_readable(split.test, "test", catalog, renderer)
+    for note in (*left_out.notes(renderer.template), *unread_validation, *unread_test):
         progress.note(note)
-    split = DataSplit(train, split.validation, split.test, split.histories, split.available)
+    split = DataSplit(train, validation, test, split.histories, split.available)
     return Dataset(catalog, split, base, renderer, left_out)
 
 

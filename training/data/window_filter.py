@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -21,7 +21,7 @@ class LeftOut:
     Attributes:
         too_long: the target has more than `max_title_tokens` tokens.
         garbled: the target's tokens spell something else, which is not this title to the catalog either.
-        without_history: not even the newest title of the history fits into `max_prompt_tokens`.
+        without_history: no title of the history fits into `max_prompt_tokens`, not even alone.
     """
 
     too_long: int = 0
@@ -39,8 +39,7 @@ class LeftOut:
             (self.garbled, "this base's tokenizer cannot spell their title"),
             (
                 self.without_history,
-                f"the newest title before it exceeds a prompt of {template.max_prompt_tokens} tokens "
-                "(max_prompt_tokens)",
+                _no_history(template),
             ),
         )
         return [f"{count} training windows left out: {reason}" for count, reason in reasons if count]
@@ -75,10 +74,7 @@ def select_learnable(
         title = catalog.titles[row]
         return normalise_title(renderer.parse(renderer.completion_ids(title))) == normalise_title(title)
 
-    @cache
-    def opens_a_prompt(row: int) -> bool:
-        return renderer.render([catalog.titles[row]]).used == 1
-
+    has_history = _history_test(catalog, renderer)
     kept: list[Window] = []
     too_long: list[Window] = []
     garbled: list[Window] = []
@@ -88,7 +84,7 @@ def select_learnable(
             too_long.append(window)
         elif not is_faithful(window.target):
             garbled.append(window)
-        elif not opens_a_prompt(window.history[-1]):
+        elif not has_history(window):
             without_history.append(window)
         else:
             kept.append(window)
@@ -110,10 +106,48 @@ def select_learnable(
         without_history,
         windows,
         catalog,
-        f"the newest title of the history alone exceeds max_prompt_tokens ({template.max_prompt_tokens})",
+        f"no title of the history fits max_prompt_tokens ({template.max_prompt_tokens})",
         remedy="--set max_prompt_tokens=N, or shorten these titles and import again",
     )
     return tuple(kept), LeftOut(len(too_long), len(garbled), len(without_history))
+
+
+def select_readable(
+    windows: Sequence[Window], part: str, catalog: Catalog, renderer: PromptRenderer
+) -> tuple[tuple[Window, ...], list[str]]:
+    """Leave out the windows of validation or test that give a model nothing to read: a server answers by popularity.
+
+    Args:
+        part: "validation" or "test".
+
+    Returns:
+        The windows with a history, in their order, and a sentence on those that are left out, if there are any.
+
+    Raises:
+        EmptyDataError: none is left.
+    """
+    kept = tuple(filter(_history_test(catalog, renderer), windows))
+    if not kept:
+        raise EmptyDataError(
+            f"no {part} window is left: {_no_history(renderer.template)}",
+            remedy="--set max_prompt_tokens=N, or shorten these titles and import again",
+        )
+    left_out = len(windows) - len(kept)
+    return kept, [f"{left_out} {part} windows left out: {_no_history(renderer.template)}"] if left_out else []
+
+
+def _history_test(catalog: Catalog, renderer: PromptRenderer) -> Callable[[Window], bool]:
+    """Return a function that says of a window whether a prompt can hold at least one title of its history."""
+
+    @cache  # by catalog row
+    def fits_prompt(row: int) -> bool:
+        return renderer.fits_prompt(catalog.titles[row])
+
+    return lambda window: any(map(fits_prompt, window.history))
+
+
+def _no_history(template: PromptTemplate) -> str:
+    return f"no title of their history fits a prompt of {template.max_prompt_tokens} tokens (max_prompt_tokens)"
 
 
 def _tolerate(

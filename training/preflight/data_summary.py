@@ -81,7 +81,7 @@ class DataSummary:
         windows: per part: "training", "validation", "test".
         available_windows: the same before sampling.
         left_out: training windows that cannot be learned from.
-        shortened_prompts: training prompts that lose whole oldest titles to `max_prompt_tokens`.
+        shortened_prompts: training prompts that lose whole titles to `max_prompt_tokens`.
         dropped_items: titles that these lose in all.
         lengths: of the training prompts, and of each completion.
         samples: the shortest, the median and the longest sample.

@@ -140,8 +140,9 @@ def training_lines(
     # LoRA leaves embeddings alone: the prompt's own tokens have to be learned here, or an adapter cannot write them
     for chunk in chunks[:: stand_in.prompt_every]:
         *history, target = (catalog.titles[row] for row in chunk)
-        if history:
-            lines.append([*renderer.render(history).ids, *renderer.completion_ids(target)])
+        prompt = renderer.render(history)
+        if prompt.used:
+            lines.append([*prompt.ids, *renderer.completion_ids(target)])
     for row, title in enumerate(titles):
         category = tokenizer.title_ids(catalog.category_of(row))
         lines.append([*start, *title, *separator, *category, end])

@@ -46,7 +46,7 @@ def test_the_loss_mask_is_readable_without_colours(capsys):
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
     assert shown.startswith(
-        "sample 1 of 1: user [ann], 9 items, 1 older ones dropped\n"
+        "sample 1 of 1: user [ann], 9 items, 1 dropped\n"
         "prompt, 83 tokens, no loss:\n"
         "    <|begin|>Below is ...\n"
         "    ### Response:\n"
@@ -88,7 +88,7 @@ def test_lengths_are_bars_of_their_share(capsys):
         "validation windows: 512",
         "training windows left out: 6 (title too long 5, title that the tokenizer cannot spell 1, "
         "history that does not fit 0)",
-        "prompts that lose whole oldest items to max_prompt_tokens: 37, 52 items in all",
+        "prompts that lose whole items to max_prompt_tokens: 37, 52 items in all",
         "trainable parameters: 78,848 of 1,407,104 (5.60%)",
         "typical update: 32 windows, 2,879 tokens, 310 ms",
         "updates: 3 x 128 updates x 310 ms = 1 min 59 s",

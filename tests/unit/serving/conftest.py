@@ -80,6 +80,15 @@ class Rig:
             adapters[name] = replace(adapter, decoding=decoding, ranking=ranking)
         self.service.arms._default = adapters["soft"]
 
+    def make_room(self, tokens: int) -> None:
+        """Let the adapters' prompts hold so many tokens of titles from now on."""
+        template = replace(TEMPLATE, max_prompt_tokens=len(TEMPLATE.head + TEMPLATE.tail) + tokens)
+        renderer = PromptRenderer(template, self.renderer.tokenizer, self.renderer.end_id)
+        adapters = self.service.arms.adapters
+        for name, adapter in adapters.items():
+            adapters[name] = replace(adapter, renderer=renderer)
+        self.service.arms._default = adapters["soft"]
+
     def write(self, adapter: str, title: str) -> None:
         """Let an adapter write a title from now on."""
         ids = self.renderer.completion_ids(title)

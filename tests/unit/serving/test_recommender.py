@@ -70,6 +70,37 @@ async def test_unknown_entries_are_counted_and_not_shown_to_the_model(rig: Rig) 
     assert (nothing.history.used, nothing.history.unknown) == (0, 1)
 
 
+async def test_a_title_that_no_prompt_can_hold_is_skipped_and_hides_nothing(rig: Rig) -> None:
+    """Room for 4 letters: Portal (i5) and Tetris (i1) take 6, Doom and Pong 4. A skipped one still counts as seen."""
+    rig.make_room(4)
+    for number, history in enumerate((["i8", "i5"], ["i5", "i8", "i1"], ["i1", "i2", "i8"])):
+        request = RecommendRequest(history=history, k=6)
+        answer = await rig.service.recommender.recommend(request, request_id=f"r{number}")
+        assert (answer.history.used, answer.history.dropped) == (1, len(history) - 1)
+        assert answer.degraded == [Degraded.FEWER_THAN_K] * (len(answer.items) < 6)
+        assert not {item.item_id for item in answer.items} & set(history)
+    assert [ids for _, ids in rig.engine.prompts] == [rig.renderer.render(["Pong"]).ids] * 3
+
+
+async def test_a_history_that_no_prompt_can_hold_is_answered_by_popularity(rig: Rig) -> None:
+    """Nobody is asked to write from an empty prompt. Popularity without Portal (seen): Doom and Myst, 1 each."""
+    rig.make_room(4)
+    async with rig.admission.place(), rig.admission.place():  # all there are: the answer needs none
+        for history in (["i5", "i1"], ["??", "i5"]):
+            answer = await rig.service.recommender.recommend(
+                RecommendRequest(history=history, k=2, explain=True), request_id=f"r {history[0]}"
+            )
+            assert [(item.item_id, item.score) for item in answer.items] == [("i2", 1.0), ("i4", 1.0)]
+            assert {item.source for item in answer.items} == {Source.POPULARITY}
+            assert answer.degraded == [Degraded.NO_HISTORY]
+            assert (answer.adapter, answer.experiment.reason) == (None, ArmReason.NO_HISTORY)
+            known = sum(entry != "??" for entry in history)
+            assert (answer.history.used, answer.history.dropped) == (0, known)
+            assert answer.history.unknown == len(history) - known
+            assert answer.usage.prompt_tokens == 0
+    assert rig.engine.prompts == []
+
+
 async def test_items_of_one_title_follow_each_other_in_catalog_order(rig: Rig) -> None:
     rig.write("soft", "Tetris")
     answer = await rig.service.recommender.recommend(RecommendRequest(history=["i8"], k=2), request_id="r1")

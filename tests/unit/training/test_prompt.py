@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from index.catalog.catalog import Catalog, Item
 from index.errors import SoftrecError
-from training.prompt import PromptRenderer, PromptTemplate, TitleTokenizer
+from training.prompt import Prompt, PromptRenderer, PromptTemplate, TitleTokenizer
 from training.recipes.stand_in import END, train_tokenizer
 
 TITLES = [
@@ -81,6 +81,46 @@ def test_whole_oldest_titles_go_when_tokens_run_out(tokenizer):
     prompt = tight.render(["Amélie", title, title])
     assert (prompt.used, prompt.dropped) == (2, 1)
     assert prompt.ids == full.render([title, title]).ids
+
+
+def test_a_title_that_alone_exceeds_the_prompt_is_skipped_wherever_it_stands(tokenizer):
+    """Room for two titles and their separator: the long title goes, and takes no older one and no place with it."""
+    old, new, long = "Amélie", "Toy Story (1995)", "千と千尋の神隠し" * 40
+    ends = tokenizer.piece_ids(END)[0]
+    full = PromptRenderer(PromptTemplate("movie", "watched"), tokenizer, ends)
+    both = full.render([old, new])
+    template = PromptTemplate("movie", "watched", max_history=2, max_prompt_tokens=len(both.ids))
+    tight = PromptRenderer(template, tokenizer, ends)
+    assert [tight.fits_prompt(title) for title in (old, new, long)] == [True, True, False]
+    for history in ([old, new, long], [old, long, new], [long, old, new], [old, long, long, new, long]):
+        prompt = tight.render(history)
+        assert prompt.ids == both.ids
+        assert (prompt.used, prompt.dropped) == (2, len(history) - 2)
+    nothing = tight.render([long, long])
+    assert (nothing.ids, nothing.used, nothing.dropped) == (tight.render([]).ids, 0, 2)
+
+
+@given(history=st.lists(st.sampled_from(["a", "bb", "ccc", "d" * 9, "e" * 30]), max_size=8), room=st.integers(1, 30))
+def test_what_alone_is_too_long_might_as_well_not_be_there(tokenizer, renderer, history, room):
+    """The obvious version: take those titles out first, then drop the oldest until the rest fits."""
+    empty = len(renderer.render([]).ids)
+    template = PromptTemplate("movie", "watched", max_history=4, max_prompt_tokens=empty + room)
+    tight = PromptRenderer(template, tokenizer, renderer.end_id)
+    left = [title for title in history if len(tight.title_ids(title)) <= room][-4:]
+    while len(renderer.render(left).ids) > empty + room:
+        left = left[1:]
+    prompt = tight.render(history)
+    assert prompt.ids == renderer.render(left).ids
+    assert (prompt.used, prompt.dropped) == (len(left), len(history) - len(left))
+
+
+def test_a_title_that_fits_alone_and_not_beside_the_newer_ones_ends_the_history(tokenizer):
+    """It is not jumped over: what is older than it goes with it, as ever."""
+    ends = tokenizer.piece_ids(END)[0]
+    full = PromptRenderer(PromptTemplate("movie", "watched"), tokenizer, ends)
+    room = len(full.render(["a", "Toy Story (1995)"]).ids) - 1
+    tight = PromptRenderer(PromptTemplate("movie", "watched", max_prompt_tokens=room), tokenizer, ends)
+    assert tight.render(["b", "Toy Story (1995)", "a"]) == Prompt(full.render(["a"]).ids, used=1, dropped=2)
 
 
 def test_a_budget_below_the_fixed_part_is_refused(tokenizer):

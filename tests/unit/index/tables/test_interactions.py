@@ -4,6 +4,8 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,6 +121,69 @@ def test_milliseconds_order_rows_inside_a_second(tmp_path: Path) -> None:
     assert log.item_ids.tolist() == ["b", "d", "a"]
     assert log.timestamps.tolist() == [1588687728] * 3
     assert "timestamps were in milliseconds, kept in seconds" in report.notes
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ("1735843646.1", "1735843646.5", "1735843646.7"),
+        ("1735843646.9999997", "1735843646.9999998", "1735843646.9999999"),  # a float has steps of 0.0000002 there
+        ("1735843646123.000001", "1735843646123.000002", "1735843646123.5"),
+        ("1735843646123456.25", "1735843646123456.5", "1735843646123456.75"),
+        ("1735843646123456001", "1735843646123456002", "1735843646123456003"),  # inside a microsecond
+        ("2025-01-02T18:47:26.1Z", "2025-01-02T18:47:26.100000001Z", "2025-01-02T18:47:26.2Z"),
+        ("1735843646", "1735843646.0000001", "2025-01-02T18:47:26.1Z"),
+    ],
+)
+def test_fractions_order_rows_inside_a_second_and_keep_neighbours_apart(tmp_path: Path, times: tuple[str, ...]) -> None:
+    """Three times of one item are three choices; of three items they tell the order, whatever the file's."""
+    first, second, third = times
+    log, report = read_text(tmp_path, f"u,d,{third},", f"u,b,{second},", f"u,a,{first},")
+    assert log.item_ids.tolist() == ["a", "b", "d"]
+    assert log.timestamps.tolist() == [1735843646] * 3
+    assert "rows earlier than the same user's row before: 2; sorted" in report.notes
+    log, report = read_text(tmp_path, *(f"u,a,{time}," for time in times))
+    assert (len(log), report.rejected.total()) == (3, 0)
+
+
+def test_rows_put_aside_appear_as_they_were_written(tmp_path: Path) -> None:
+    """Repeats in other words (5.0 is 5, an hour ahead of UTC is that much earlier) and a time of another unit."""
+    _, report = read_text(
+        tmp_path,
+        "u,a,1735843646.50,5",
+        "u,a,1735843646.5,5.0",
+        "u,a,2025-01-02T19:47:26.5+01:00,5",
+        "v,b,1735843647,",
+        "v,b,0001735843647.000,nan",
+        " v ,b, 1.735843647e9 ,",
+        "w,d,1735843646123.25,4.123456789",
+    )
+    assert (tmp_path / "rejects.csv").read_text().splitlines() == [
+        "line,reason,row",
+        '3,repeats an earlier row exactly,"u,a,1735843646.5,5.0"',
+        '4,repeats an earlier row exactly,"u,a,2025-01-02T19:47:26.5+01:00,5"',
+        '6,repeats an earlier row exactly,"v,b,0001735843647.000,nan"',
+        '7,repeats an earlier row exactly,"v,b,1.735843647e9,"',
+        '8,timestamp is not in seconds like the others,"w,d,1735843646123.25,4.123456789"',
+    ]
+    assert (report.rows_read, report.rows_kept) == (7, 2)
+
+
+def test_rows_put_aside_of_other_layouts_and_forms_appear_in_our_columns(tmp_path: Path) -> None:
+    (tmp_path / "ratings.dat").write_text("1::a::4.50::978300760\n" * 2)
+    times = ["1735843646.123456789", "1735843646.123456788", "1735843646.123456789"]
+    rows = [f'{{"user_id": "U", "parent_asin": "a", "rating": 4.5, "timestamp": {time}}}\n' for time in times]
+    (tmp_path / "Games.jsonl.gz").write_bytes(gzip.compress("".join(rows).encode()))
+    table = pa.table({"user_id": ["u"] * 3, "item_id": ["a"] * 3, "timestamp": [1735843646.25, 1735843646.5, 0.0]})
+    table = pa.concat_tables([table, table.slice(1, 1)])
+    pq.write_table(table, tmp_path / "log.parquet")
+    for name, expected in (
+        ("ratings.dat", ['2,repeats an earlier row exactly,"1,a,978300760,4.50"']),
+        ("Games.jsonl.gz", ['3,repeats an earlier row exactly,"U,a,1735843646.123456789,4.5"']),
+        ("log.parquet", ['4,repeats an earlier row exactly,"u,a,1735843646.5,"']),
+    ):
+        read(tmp_path / name)
+        assert (tmp_path / "rejects.csv").read_text().splitlines()[1:] == expected, name
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -59,6 +60,43 @@ def test_columns_are_picked_in_the_order_asked_and_unknown_ones_are_empty(tmp_pa
         assert [row.values for row in source.rows(["y", "z", "x"])] == [("2", "", "1")]
 
 
+@given(missing=st.integers(0, 3), rows=st.sampled_from([1, 2, 7, 8]), batch=st.integers(1, 8))
+def test_every_row_of_a_parquet_file_is_read_however_many_columns_it_lacks(
+    tmp_path_factory: pytest.TempPathFactory, missing: int, rows: int, batch: int
+) -> None:
+    path = tmp_path_factory.mktemp("parquet") / "a.parquet"
+    pq.write_table(pa.table({"x": [*map(str, range(rows))]}), path, row_group_size=batch)
+    found = read(path, "x", *(f"missing {number}" for number in range(missing)))
+    assert found == [Row(at + 1, (str(at), *[""] * missing)) for at in range(rows)]
+
+
+def test_a_parquet_catalog_longer_than_a_batch_is_read_whole(tmp_path: Path) -> None:
+    """pyarrow reads 65,536 rows at a time."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"x": np.arange(70_001)}), path)
+    found = read(path, "y", "x", "z")
+    assert [row.line for row in found] == [*range(1, 70_002)]
+    assert found[-1] == Row(70_001, ("", "70000", ""))
+
+
+def test_a_column_that_is_asked_for_twice_is_given_twice(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"x": ["1", "2"]}), path)
+    assert [row.values for row in read(path, "x", "x")] == [("1", "1"), ("2", "2")]
+
+
+def test_a_parquet_file_that_names_another_number_of_rows_is_damaged(tmp_path: Path) -> None:
+    """The footer says 5 rows (a varint of 2 x 5 after 0x16, then the row groups); 7 are written over it."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"x": ["1", "2", "3", "4", "5"]}), path)
+    five, seven = b"\x16\x0a\x19\x1c", b"\x16\x0e\x19\x1c"
+    content = path.read_bytes()
+    assert content.count(five) == 1
+    path.write_bytes(content.replace(five, seven))
+    with pytest.raises(InputError, match=r"line 5: .*damaged .*it names 7 rows and holds 5.*; fetch or export it"):
+        read(path, "x")
+
+
 def test_lines_count_from_one_with_header_blank_lines_and_breaks_inside_quotes(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('x,y\n1,a\n\n2,"b\nb"\n3,c\n')
@@ -95,6 +133,15 @@ def test_lines_that_are_no_json_objects_are_put_aside(tmp_path: Path) -> None:
         (6, "", False),
         (7, "a|2|", False),
     ]
+
+
+def test_json_numbers_keep_every_digit(tmp_path: Path) -> None:
+    """A float would read 1735843646.1234568 and 1735843646123456768; 3.0 is an id in a table with gaps."""
+    path = tmp_path / "a.jsonl"
+    numbers = ["1735843646.123456789", "1735843646123456789.0", "3.0", "2.50", "1e3", "1.5E3", "7", "1e400"]
+    path.write_text("".join(f'{{"x": {number}}}\n' for number in numbers))
+    found = [row.values[0] for row in read(path, "x")]
+    assert found == ["1735843646.123456789", "1735843646123456789", "3", "2.50", "1000", "1500", "7", "inf"]
 
 
 @pytest.mark.parametrize(("encoding", "title"), [("latin-1", "Café"), ("utf-8", "Café"), ("utf-8", "人")])

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, normalizers
 
 from index.catalog.catalog import Catalog, Item
 from tests.tiny_shop import TEMPLATE, write_tiny_tokenizer
-from training.data.window_filter import LeftOut, select_learnable
+from training.data.window_filter import LeftOut, select_learnable, select_readable
 from training.data.windows import Window
 from training.errors import EmptyDataError, TrainingError
 from training.prompt import PromptRenderer, PromptTemplate, TitleTokenizer
@@ -83,19 +83,38 @@ def test_a_title_that_comes_back_in_lower_case_is_sound(tmp_path):
     assert select_learnable([window(DOOM)], CATALOG, uncased) == ((window(DOOM),), LeftOut())
 
 
-def test_a_history_whose_newest_title_does_not_fit_is_left_out_or_refused(tmp_path):
-    """Room for 20 tokens beside the instruction: Doom fits, a title of 41 does not, and hides what is older."""
+def tight_renderer(folder: Path) -> PromptRenderer:
+    """Room for 20 tokens beside the instruction: Doom fits, a title of 41 does not."""
     instruction = len(TEMPLATE.head + TEMPLATE.tail)
     template = PromptTemplate(noun="game", verb="played", max_prompt_tokens=instruction + 20)
-    renderer = PromptRenderer(template, write_tiny_tokenizer(tmp_path), 256)
-    hidden, open_ = window(DOOM, MYST, TOO_LONG), window(DOOM, TOO_LONG, MYST)
+    return PromptRenderer(template, write_tiny_tokenizer(folder), 256)
+
+
+def test_a_history_without_a_title_that_fits_is_left_out_or_refused(tmp_path):
+    """A title that is too long hides nothing: what is older than it is learned from."""
+    renderer = tight_renderer(tmp_path)
+    hidden, open_ = window(DOOM, TOO_LONG, TOO_LONG), window(DOOM, MYST, TOO_LONG)
     kept, left_out = select_learnable([hidden] + [open_] * 99, CATALOG, renderer)
     assert kept == (open_,) * 99
     assert left_out == LeftOut(without_history=1)
-    [note] = left_out.notes(template)
-    assert "the newest title before it exceeds" in note
-    with pytest.raises(TrainingError, match=r"1 of 2 .*newest title of the history alone exceeds .*; --set max_prompt"):
+    assert left_out.notes(renderer.template) == [
+        "1 training windows left out: no title of their history fits a prompt of "
+        f"{renderer.template.max_prompt_tokens} tokens (max_prompt_tokens)"
+    ]
+    with pytest.raises(TrainingError, match=r"1 of 2 .*no title of the history fits max_prompt_.*; --set max_prompt"):
         select_learnable([hidden, open_], CATALOG, renderer)
+
+
+def test_no_part_is_measured_on_an_empty_prompt(tmp_path):
+    """Targets may be too long to be written, and count as missed; without a history there is no question to answer."""
+    renderer = tight_renderer(tmp_path)
+    hidden, open_, unwritable = window(DOOM, TOO_LONG), window(DOOM, MYST, TOO_LONG), window(TOO_LONG, DOOM)
+    assert select_readable([open_, unwritable], "test", CATALOG, renderer) == ((open_, unwritable), [])
+    kept, [note] = select_readable([hidden, open_, hidden], "test", CATALOG, renderer)
+    assert kept == (open_,)
+    assert note.startswith("2 test windows left out: no title of their history fits a prompt of ")
+    with pytest.raises(EmptyDataError, match=r"no validation window is left: no title .*; --set max_prompt_tokens=N"):
+        select_readable([hidden], "validation", CATALOG, renderer)
 
 
 def test_the_reasons_add_up():

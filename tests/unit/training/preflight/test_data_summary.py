@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_a_histogram_counts_every_length_once(lengths):
     found = count_lengths("prompt", lengths)
     assert 1 <= len(found.bins) <= 10
     assert len({entry.last - entry.first for entry in found.bins}) == 1
-    assert all(before.last + 1 == after.first for before, after in zip(found.bins, found.bins[1:], strict=False))
+    assert all(before.last + 1 == after.first for before, after in itertools.pairwise(found.bins))
     assert [entry.count for entry in found.bins] == [
         sum(entry.first <= length <= entry.last for length in lengths) for entry in found.bins
     ]
