@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.ranking.ranking import RankedRows, Written
-from index.ranking.ranking_spec import RankingChoice
-from serving.adapters.arms import Choice
+from index.ranking.ranking_spec import RankingSpec
+from serving.adapters.arms import Assignment
 from serving.events.event_store import Decision
 from serving.schema import (
     ArmReason,
@@ -61,7 +61,7 @@ class AnswerDraft:
 
     @classmethod
     def begin(
-        cls, choice: Choice, *, request_id: str, user_id: str | None, experiment_id: str | None, index: IndexUsed
+        cls, choice: Assignment, *, request_id: str, user_id: str | None, experiment_id: str | None, index: IndexUsed
     ) -> AnswerDraft:
         """Start from the choice of who answers."""
         return cls(
@@ -148,7 +148,7 @@ class _Facts:
 
 
 def ranked_items(
-    ranked: RankedRows, written: Written, choice: RankingChoice, candidates: Candidates, k: int
+    ranked: RankedRows, written: Written, choice: RankingSpec, candidates: Candidates, k: int
 ) -> list[RecommendedItem]:
     """Spell ranked rows out as at most k items; the items of one title follow each other, each with its rank."""
     best, texts = ranked.grounding, _texts_by_row(ranked, written, choice, candidates)
@@ -183,9 +183,7 @@ _SCORE_TYPES: Mapping[str, ScoreType] = {
 _WRITTEN = {False: Match.EXACT, True: Match.CONSTRAINED}  # by whether nothing else could be written
 
 
-def _texts_by_row(
-    ranked: RankedRows, written: Written, choice: RankingChoice, candidates: Candidates
-) -> dict[int, str]:
+def _texts_by_row(ranked: RankedRows, written: Written, choice: RankingSpec, candidates: Candidates) -> dict[int, str]:
     """The rows that are tied to a text of their own, as the model wrote it; all others are tied to the best text.
 
     Distances know of the best text alone. Of two texts for one row the likelier counts.

@@ -27,7 +27,7 @@ from serving.schema import (
 )
 from serving.snapshots.candidates import Candidates
 from serving.snapshots.known_history import KnownHistory, know_history
-from serving.snapshots.snapshots import ServedView, Views
+from serving.snapshots.snapshots import ServedView, Snapshots
 from training.prompt import Prompt
 
 
@@ -46,7 +46,7 @@ class Recommender:
         *,
         arms: ArmChooser,
         engine: Engine,
-        views: Views,
+        views: Snapshots,
         histories: Histories,
         store: EventStore,
         admission: Admission,
@@ -200,7 +200,7 @@ def _titles(adapter: ServedAdapter, candidates: Candidates, view: ServedView) ->
     """What the adapter may write, if it is confined to the catalog."""
     if not adapter.writes_in_catalog:
         return None
-    return view.tries[adapter.renderer.spelling_digest].open_titles(candidates.filtered, candidates.excluded)
+    return view.tries[adapter.renderer.tokenization_digest].open_titles(candidates.filtered, candidates.excluded)
 
 
 def _most_popular(view: ServedView, candidates: Candidates, k: int) -> list[RecommendedItem]:

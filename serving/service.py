@@ -13,7 +13,7 @@ from typing import TypeVar
 from index.live.live import LiveIndex
 from index.live.versions import read_encoder_name
 from index.search.encoder import open_encoder
-from index.titles.trie_store import TitleSpelling
+from index.titles.trie_store import TitleTokenization
 from index.workspace import Workspace
 from serving.adapters.arms import ArmChooser
 from serving.adapters.proof import ServedAdapter, choose_adapters, proof_tolerance, prove_adapter
@@ -33,7 +33,7 @@ from serving.recommender import Recommender
 from serving.schema import Degraded, ReadyResponse
 from serving.settings import ServingSettings
 from serving.snapshots.item_editor import ItemEditor
-from serving.snapshots.snapshots import Views
+from serving.snapshots.snapshots import Snapshots
 from training.adapter import Adapter, check_adapter
 from training.base_model import BaseModel, locate_base
 from training.generation.vllm.environment import prepare_environment, runs_on_cpu
@@ -54,7 +54,7 @@ class Service:
     events: EventIntake
     items: ItemEditor
     arms: ArmChooser
-    views: Views
+    views: Snapshots
     _engine: Engine
     _store: EventStore
     _cache: HistoryCache
@@ -138,7 +138,7 @@ async def open_service(
                 adapter,
                 base_digest=base.digest,
                 tokenizer_digest=base.tokenizer.digest,
-                catalog_digest=live.view.catalog.origin_digest,
+                catalog_digest=live.view.catalog.imported_digest,
             )
 
         log_digest = await asyncio.to_thread(digest_log, workspace.interactions_path)
@@ -151,7 +151,7 @@ async def open_service(
         histories = Histories(store, cache, limit=settings.history_limit)
 
         arms = _choose_arms(base, adapters, settings, encoder=live.view.grounder.encoder.fingerprint)
-        views = await _opened(note, "title tries", asyncio.to_thread(Views, live, _spellings(arms)))
+        views = await _opened(note, "title tries", asyncio.to_thread(Snapshots, live, _spellings(arms)))
         stack.push_async_callback(views.close)
         engine = await _opened(note, "engine", open_engine(base, adapters, settings))
         stack.push_async_callback(engine.close)
@@ -215,10 +215,10 @@ def _choose_arms(
     )
 
 
-def _spellings(arms: ArmChooser) -> dict[str, TitleSpelling]:
+def _spellings(arms: ArmChooser) -> dict[str, TitleTokenization]:
     """Every spelling that an adapter writes the catalog's titles in, by its digest."""
     renderers = (adapter.renderer for adapter in arms.adapters.values() if adapter.writes_in_catalog)
-    return {renderer.spelling_digest: renderer for renderer in renderers}
+    return {renderer.tokenization_digest: renderer for renderer in renderers}
 
 
 def _open_index(workspace: Workspace, base: BaseModel, note: Note) -> LiveIndex:

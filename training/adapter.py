@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from index.artifact import MANIFEST, Draft, read_manifest
 from index.errors import CorruptArtifactError, MismatchError, SoftrecError
-from index.ranking.ranking_spec import BY_DISTANCE, RankingChoice
+from index.ranking.ranking_spec import BY_DISTANCE, RankingSpec
 from training.prompt import PromptTemplate
 
 ADAPTER_KIND = "adapter"
@@ -95,7 +95,7 @@ class AdapterFacts:
     settings: Mapping[str, Any]
     metrics: Mapping[str, float]
     index_encoder: str = ""
-    ranking: RankingChoice = BY_DISTANCE
+    ranking: RankingSpec = BY_DISTANCE
     hallucination_distance: float | None = None
 
     def hallucination_distance_in(self, encoder_fingerprint: str) -> float | None:
@@ -152,7 +152,7 @@ def read_adapter(directory: Path) -> Adapter:
         body["decoding"] = Decoding(**body["decoding"])
         body["parents"] = tuple(body["parents"])
         if "ranking" in body:  # an older adapter's is the default
-            body["ranking"] = RankingChoice.from_json(body["ranking"])
+            body["ranking"] = RankingSpec.from_json(body["ranking"])
         facts = AdapterFacts(**body)
         golden = tuple(
             GoldenPrompt(tuple(line.pop("prompt_ids")), tuple(line.pop("completion_ids")), **line)

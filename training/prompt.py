@@ -189,7 +189,7 @@ class PromptRenderer:
         return (*self.title_ids(title), *self._close, self.end_id)
 
     @cached_property
-    def spelling_digest(self) -> str:
+    def tokenization_digest(self) -> str:
         """Identity of how titles are written, for the title trie: tokenizer, what ends a title, the longest title."""
         return text_digest(self.tokenizer.digest, str((*self._close, self.end_id)), str(self.template.max_title_tokens))
 

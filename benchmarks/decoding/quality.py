@@ -24,7 +24,7 @@ import torch
 from benchmarks.shops import train_demo_shop
 from clients.commands.index import open_index
 from index.ranking.ranking import Ranker, Written
-from index.ranking.ranking_spec import BY_DISTANCE, RankingChoice
+from index.ranking.ranking_spec import BY_DISTANCE, RankingSpec
 from index.titles.trie_store import open_trie
 from index.workspace import Workspace
 from training.adapter import read_adapter
@@ -35,14 +35,14 @@ from training.generation.title_scorer import TitleScorer
 from training.generation.titles import write_titles
 from training.measure.fusion import GAMMAS, fit_fusion
 from training.measure.metrics import UserBootstrap, gains, hits
-from training.measure.ranks import judge
+from training.measure.ranks import rank_targets
 from training.model.language_model import load_base, read_merged
 from training.parallel.processes import Processes
 from training.progress import Silence
 from training.settings import restore_settings
 
 WIDTHS = (5, 10, 20, 50)
-LIKELIHOOD = RankingChoice("likelihood")
+LIKELIHOOD = RankingSpec("likelihood")
 
 
 def main() -> None:
@@ -91,7 +91,7 @@ class _Bench:
             "beam": self._show("beam 4, l2 (the paper)", beam, BY_DISTANCE),
         }
         gamma = self._best_gamma()
-        self._show(f"greedy, l2, BIGRec's gamma {gamma:g}", greedy, RankingChoice(popularity_gamma=gamma))
+        self._show(f"greedy, l2, BIGRec's gamma {gamma:g}", greedy, RankingSpec(popularity_gamma=gamma))
         self._show("20 samples, likelihood", self._write("sample_n", 20), LIKELIHOOD)
         by_width = {}
         for width in WIDTHS:
@@ -123,7 +123,7 @@ class _Bench:
                 for one, other in zip(exact, found, strict=True)
             ]
             overlaps[f"beam{width}_overlap"] = float(np.mean(shared))
-        verdict = judge(exact, [window.target for window in some], self._ranker, LIKELIHOOD)
+        verdict = rank_targets(exact, [window.target for window in some], self._ranker, LIKELIHOOD)
         print(
             f"\nagainst the exact scorer on {len(some)} windows (its HR@10 {hits(verdict.positions, 10).mean():.4f}): "
             + ", ".join(f"{name} {value:.4f}" for name, value in overlaps.items())
@@ -133,24 +133,24 @@ class _Bench:
     def _write(self, mode: OfflineMode, width: int, windows: Sequence[Window] | None = None) -> list[Written]:
         return self._decoder.decode(self._model, self._test if windows is None else windows, mode, width=width, step="")
 
-    def _show(self, name: str, written: Sequence[Written], choice: RankingChoice) -> float:
-        positions = judge(written, [window.target for window in self._test], self._ranker, choice).positions
+    def _show(self, name: str, written: Sequence[Written], choice: RankingSpec) -> float:
+        positions = rank_targets(written, [window.target for window in self._test], self._ranker, choice).positions
         hr10, ndcg10 = (self._bootstrap.interval(values) for values in (hits(positions, 10), gains(positions, 10)))
         print(f"{name:<42} HR@10 {hr10}  NDCG@10 {ndcg10}  HR@50 {hits(positions, 50).mean():.4f}", flush=True)
         return hr10.mean
 
-    def _fit(self, mode: OfflineMode, width: int) -> RankingChoice:
+    def _fit(self, mode: OfflineMode, width: int) -> RankingSpec:
         validation = self._dataset.split.validation
         written, targets = self._write(mode, width, validation), [window.target for window in validation]
-        return RankingChoice("fusion", fit_fusion(self._ranker, self._grounder, written, targets))
+        return RankingSpec("fusion", fit_fusion(self._ranker, self._grounder, written, targets))
 
     def _best_gamma(self) -> float:
         validation = self._dataset.split.validation
         written, targets = self._write("greedy", 1, validation), [window.target for window in validation]
 
         def gain(gamma: float) -> float:
-            choice = RankingChoice(popularity_gamma=gamma)
-            return float(gains(judge(written, targets, self._ranker, choice).positions, 10).mean())
+            choice = RankingSpec(popularity_gamma=gamma)
+            return float(gains(rank_targets(written, targets, self._ranker, choice).positions, 10).mean())
 
         return max(GAMMAS, key=gain)
 

@@ -12,7 +12,7 @@ from index.catalog.changes import change_catalog
 from index.catalog.journal import Journal
 from index.catalog.popularity import count_popularity
 from index.errors import MismatchError, MissingArtifactError
-from index.live.snapshot import LoadedIndex, load_origin
+from index.live.snapshot import Snapshot, load_origin
 from index.live.versions import build_index
 from index.search.encoder import TitleEncoder, open_encoder
 from index.search.kind import RECALL_FLOOR, SearchKind, describe_search
@@ -35,7 +35,7 @@ def index_shop(root: Path, *, keep: int, kind: SearchKind = "auto", recall_floor
     return version
 
 
-def open_index(workspace: Workspace, progress: Progress) -> LoadedIndex:
+def open_index(workspace: Workspace, progress: Progress) -> Snapshot:
     """Load the active index of the catalog as it was imported, which is what adapters are trained and measured on.
 
     Builds it first, and says so, if there is none or it was built for something else.

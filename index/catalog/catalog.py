@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from index.artifact import text_digest, write_file
-from index.catalog.overlay import LayeredDict, LayeredList, ListDraft
+from index.catalog.overlay import ListDraft, OverlayDict, OverlayList
 from index.errors import CorruptArtifactError, MissingArtifactError
 from index.workspace import init_command
 
@@ -70,7 +70,7 @@ class Catalog:
         slots: the items by slot; None where one was removed.
         digest: SHA-256 over every item's id, title and category in order, and over every change of them since.
             Availability is left out: it changes by the hour, and nothing that was trained or indexed depends on it.
-        origin_digest: `digest` before any change: what adapters are trained on.
+        imported_digest: `digest` before any change: what adapters are trained on.
         empty_rows: the rows without items; there is none before any change.
 
     Example:
@@ -87,7 +87,7 @@ class Catalog:
     titles: Sequence[str] = field(compare=False)
     slots: Sequence[Item | None] = field(repr=False, compare=False)
     digest: str
-    origin_digest: str
+    imported_digest: str
     empty_rows: frozenset[int] = field(repr=False, compare=False)
     _items_by_row: Sequence[tuple[Item, ...]] = field(repr=False, compare=False)
     _row_by_slot: Sequence[int] = field(repr=False, compare=False)
@@ -120,7 +120,7 @@ class Catalog:
             titles=tuple(group[0].title for group in rows),
             slots=kept,
             digest=digest,
-            origin_digest=digest,
+            imported_digest=digest,
             empty_rows=frozenset(),
             _items_by_row=tuple(map(tuple, rows)),
             _row_by_slot=tuple(row_by_slot),
@@ -144,7 +144,7 @@ class Catalog:
     @property
     def changed_slots(self) -> list[int]:
         """Slots that `base` lacks or that hold another item there, ascending."""
-        return sorted(self.slots.over) if isinstance(self.slots, LayeredList) else []
+        return sorted(self.slots.over) if isinstance(self.slots, OverlayList) else []
 
     def find_item(self, item_id: str) -> Item | None:
         """Return an item, or None when the catalog has no such item (any more)."""
@@ -243,7 +243,7 @@ class _Draft:
             titles=self._titles.layered(),
             slots=self._slots.layered(),
             digest=self._digest,
-            origin_digest=self._base.origin_digest,
+            imported_digest=self._base.imported_digest,
             empty_rows=frozenset(self._empty),
             _items_by_row=self._items_by_row.layered(),
             _row_by_slot=self._row_by_slot.layered(),
@@ -272,9 +272,9 @@ class _Draft:
         return row
 
 
-def _copy_over(base: Mapping[str, int], now: Mapping[str, int]) -> LayeredDict[str, int]:
+def _copy_over(base: Mapping[str, int], now: Mapping[str, int]) -> OverlayDict[str, int]:
     assert isinstance(base, dict)  # a base is never layered
-    return LayeredDict(base, dict(now.over) if isinstance(now, LayeredDict) else {})
+    return OverlayDict(base, dict(now.over) if isinstance(now, OverlayDict) else {})
 
 
 def _decisive(item: Item | None) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The journal of a catalog's changes: appended to, synced to the disk, never rewritten.
 
     catalog_changes.jsonl
-      {"origin_digest": "..."}                               the catalog that all this began with
+      {"imported_digest": "..."}                               the catalog that all this began with
       {"number": 1, "time": "...", "op": "put", "item_id": ..., ..., "chain": "..."}
       {"number": 2, "time": "...", "op": "patch", ..., "more": true, "chain": "..."}
 
@@ -49,10 +49,10 @@ _LONGEST_LINE = 1 << 16  # bytes; an id, a title and a category of the greatest 
 
 @dataclass(frozen=True)
 class Journal:
-    """The journal at `path`, of the catalog whose digest is `origin_digest`. It may not exist yet."""
+    """The journal at `path`, of the catalog whose digest is `imported_digest`. It may not exist yet."""
 
     path: Path
-    origin_digest: str
+    imported_digest: str
 
     def read(self, after: Position = START) -> tuple[list[Change], Position]:
         """Read the whole batches after a position, and the position behind them.
@@ -99,7 +99,7 @@ class Journal:
         lines = []
         now = end
         if now.offset == 0:
-            header = _to_line({"origin_digest": self.origin_digest})
+            header = _to_line({"imported_digest": self.imported_digest})
             lines.append(header)
             now = self._begin(header)
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -176,17 +176,17 @@ class Journal:
 
     def _begin(self, line: bytes) -> Position:
         try:
-            found = json.loads(line)["origin_digest"]
+            found = json.loads(line)["imported_digest"]
         except (ValueError, KeyError, TypeError):
             raise self._damaged(1, "it does not name the catalog") from None
-        if found != self.origin_digest:
+        if found != self.imported_digest:
             raise MismatchError(
                 f"{self.path}: catalog that was changed",
-                expected=self.origin_digest[:12],
+                expected=self.imported_digest[:12],
                 found=str(found)[:12],
                 remedy="put the catalog.parquet of these changes back, or move the journal away to give them up",
             )
-        return Position(0, len(line), text_digest(self.origin_digest)[:16])
+        return Position(0, len(line), text_digest(self.imported_digest)[:16])
 
     def _parse(self, line: bytes, before: Position) -> tuple[Change, bool, str]:
         number = before.changes + 1

@@ -11,7 +11,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class LayeredDict(Mapping[K, V]):
+class OverlayDict(Mapping[K, V]):
     """A dict `under` that is shared, and one `over` it that wins. Neither may be changed afterwards."""
 
     def __init__(self, under: dict[K, V], over: dict[K, V]) -> None:
@@ -29,11 +29,11 @@ class LayeredDict(Mapping[K, V]):
         return len(self.under) + sum(key not in self.under for key in self.over)
 
 
-class LayeredList(Sequence[V]):
+class OverlayList(Sequence[V]):
     """A tuple `under` that is shared, and values `over` some of its places or right behind its end.
 
     Example:
-        >>> list(LayeredList(("a", "b"), {1: "B", 2: "c"}))
+        >>> list(OverlayList(("a", "b"), {1: "B", 2: "c"}))
         ['a', 'B', 'c']
     """
 
@@ -68,11 +68,11 @@ class LayeredList(Sequence[V]):
 
 
 class ListDraft(Generic[V]):
-    """A `LayeredList` in the making: that of `now`, over the same `base`, and what is set in addition."""
+    """A `OverlayList` in the making: that of `now`, over the same `base`, and what is set in addition."""
 
     def __init__(self, base: Sequence[V], now: Sequence[V]) -> None:
         self._under = tuple(base)  # the same tuple, not a copy: a base is never layered
-        self._over = dict(now.over) if isinstance(now, LayeredList) else {}
+        self._over = dict(now.over) if isinstance(now, OverlayList) else {}
         self._length = len(now)
 
     def __len__(self) -> int:
@@ -85,6 +85,6 @@ class ListDraft(Generic[V]):
         self._over[place] = value
         self._length = max(self._length, place + 1)
 
-    def layered(self) -> LayeredList[V]:
+    def layered(self) -> OverlayList[V]:
         """Return what was made; the draft must not be changed afterwards."""
-        return LayeredList(self._under, self._over)
+        return OverlayList(self._under, self._over)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from index.catalog.catalog import Catalog
 from index.live.live import MERGE_AT
 from index.live.outcome import NEAR
-from index.live.snapshot import LoadedIndex
+from index.live.snapshot import Snapshot
 from index.search.flat import FlatIndex
 from index.search.kind import sample_queries
 
-Verdict = Literal["ok", "notice", "wrong"]
+Ranks = Literal["ok", "notice", "wrong"]
 
 SAMPLE = 1000  # rows that are looked at where all of them would take too long
 FEWER, MANY_ROWS = 200, 100_000  # of so many rows only so few are looked at: exact search is linear in them
@@ -42,12 +42,12 @@ class Check:
     """
 
     what: str
-    verdict: Verdict
+    verdict: Ranks
     found: str
     remedy: str = ""
 
 
-def inspect_index(view: LoadedIndex, *, pending: int, rebuild: str, seed: int = 0) -> list[Check]:
+def inspect_index(view: Snapshot, *, pending: int, rebuild: str, seed: int = 0) -> list[Check]:
     """Look at a loaded index, with the changes laid over it.
 
     Args:
@@ -79,14 +79,14 @@ def inspect_index(view: LoadedIndex, *, pending: int, rebuild: str, seed: int = 
     ]
 
 
-def _describe_changes(view: LoadedIndex, pending: int, rebuild: str) -> Check:
+def _describe_changes(view: Snapshot, pending: int, rebuild: str) -> Check:
     added = len(view.catalog) - len(view.catalog.base)
     found = f"{pending} since this version, {added} new titles; {len(view.catalog.empty_rows)} rows without items"
     remedy = f"merge them: `{rebuild}`" if pending >= MERGE_AT else ""
     return Check("pending changes", "notice" if remedy else "ok", found, remedy)
 
 
-def _check_vectors(view: LoadedIndex, rebuild: str) -> Check:
+def _check_vectors(view: Snapshot, rebuild: str) -> Check:
     lengths = []
     for start in range(0, len(view.catalog), 65_536):
         rows = np.arange(start, min(start + 65_536, len(view.catalog)))
@@ -105,7 +105,7 @@ def _check_vectors(view: LoadedIndex, rebuild: str) -> Check:
     return Check("vectors", "ok", f"finite; length {low:.3f} to {high:.3f}, median {middle:.3f}")
 
 
-def _check_encoder(view: LoadedIndex, sample: Rows, rows: int, rebuild: str) -> Check:
+def _check_encoder(view: Snapshot, sample: Rows, rows: int, rebuild: str) -> Check:
     stored = view.grounder.index.vectors(sample)
     again = view.grounder.encoder.encode([view.catalog.titles[row] for row in sample])
     apart = np.linalg.norm(stored.astype(np.float64) - again, axis=1)
@@ -118,7 +118,7 @@ def _check_encoder(view: LoadedIndex, sample: Rows, rows: int, rebuild: str) -> 
 
 
 def _check_self_retrieval(
-    view: LoadedIndex, sample: Rows, vectors: Vectors, nearest: tuple[Vectors, Rows], rows: int, rebuild: str
+    view: Snapshot, sample: Rows, vectors: Vectors, nearest: tuple[Vectors, Rows], rows: int, rebuild: str
 ) -> Check:
     """A title's own vector must find it, or a row of the very same vector."""
     first = nearest[1][:, 0]
@@ -148,9 +148,7 @@ def _describe_duplicates(catalog: Catalog) -> Check:
     )
 
 
-def _describe_near(
-    view: LoadedIndex, sample: Rows, vectors: Vectors, nearest: tuple[Vectors, Rows], rows: int
-) -> Check:
+def _describe_near(view: Snapshot, sample: Rows, vectors: Vectors, nearest: tuple[Vectors, Rows], rows: int) -> Check:
     """Titles whose nearest other lies within `NEAR` of their vector's length."""
     pairs: dict[tuple[int, int], float] = {}
     for row, length, distances, others in zip(sample.tolist(), np.linalg.norm(vectors, axis=1), *nearest, strict=True):
@@ -172,7 +170,7 @@ def _describe_near(
     )
 
 
-def _check_recall(view: LoadedIndex, rebuild: str) -> Check:
+def _check_recall(view: Snapshot, rebuild: str) -> Check:
     """Share of the exact ten nearest that the index finds, for vectors a little off the titles'."""
     index = view.grounder.index
     flat = FlatIndex.build(index.vectors(np.arange(len(view.catalog))))
@@ -189,7 +187,7 @@ def _check_recall(view: LoadedIndex, rebuild: str) -> Check:
     return Check("recall@10", "ok", text)
 
 
-def _time_search(view: LoadedIndex, sample: Rows) -> Check:
+def _time_search(view: Snapshot, sample: Rows) -> Check:
     took_ms = []
     for row in np.resize(sample, _TIMED):
         vector = view.grounder.index.vectors(np.array([row]))
@@ -200,7 +198,7 @@ def _time_search(view: LoadedIndex, sample: Rows) -> Check:
     return Check("search latency", "ok", f"one query, one thread: p50 {middle:.2f} ms, p95 {slow:.2f} ms")
 
 
-def _search(view: LoadedIndex, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
+def _search(view: Snapshot, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
     parts = [view.grounder.index.search(queries[at : at + _BATCH], k) for at in range(0, len(queries), _BATCH)]
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 

@@ -1,6 +1,6 @@
 """The index of a shop whose catalog changes while it is served.
 
-A `LiveIndex` shows one immutable `LoadedIndex` at a time, its `view`: the active version with every later change laid
+A `LiveIndex` shows one immutable `Snapshot` at a time, its `view`: the active version with every later change laid
 over it. A change is written to the journal, then a new view takes the old one's place; who holds a view goes on with
 it. When much lies over a version, `merge` writes a new one in the background: old vectors are copied, not embedded.
 
@@ -26,11 +26,11 @@ from index.errors import MismatchError, SoftrecError
 from index.file_lock import file_lock
 from index.live.background import Background
 from index.live.outcome import Outcome, describe_outcome
-from index.live.snapshot import LoadedIndex, load_active
+from index.live.snapshot import Snapshot, load_active
 from index.live.versions import ACTIVE, encode_titles, pad, read_active, write_version
 from index.live.watch import Watch
 from index.ranking.grounding import Grounder
-from index.search.delta import Segments
+from index.search.delta import DeltaSearch
 from index.search.encoder import OneAtATime, TitleEncoder
 from index.workspace import Workspace
 
@@ -40,7 +40,7 @@ _PATIENCE_S = 10.0  # of a change that waits for others
 _CATALOG, _JOURNAL, _ACTIVE = "catalog", "journal", "active"  # the files that others change
 
 
-def advance(view: LoadedIndex, changes: Sequence[Change], position: Position) -> LoadedIndex:
+def advance(view: Snapshot, changes: Sequence[Change], position: Position) -> Snapshot:
     """Lay changes over a view: new titles are embedded, nothing else costs more than the changes so far.
 
     Raises:
@@ -52,7 +52,7 @@ def advance(view: LoadedIndex, changes: Sequence[Change], position: Position) ->
     index = view.grounder.index
     new = catalog.titles[len(index) :]
     if new or catalog.empty_rows != view.catalog.empty_rows:
-        layered = index if isinstance(index, Segments) else Segments(index)
+        layered = index if isinstance(index, DeltaSearch) else DeltaSearch(index)
         index = layered.extended(encode_titles(new, view.grounder.encoder), catalog.empty_rows)
     return replace(
         view,
@@ -204,12 +204,12 @@ class LiveIndex:
         """Wait for what runs in the background."""
         self._background.close()
 
-    def _load(self, origin: Catalog) -> LoadedIndex:
+    def _load(self, origin: Catalog) -> Snapshot:
         loaded = load_active(self.index_dir, encoder=self._encoder, origin=origin)
         self._journal.check_begins_with(loaded.changes)
         return loaded
 
-    def _laid_over(self, origin: Catalog, changes: Sequence[Change], view: LoadedIndex) -> LoadedIndex:
+    def _laid_over(self, origin: Catalog, changes: Sequence[Change], view: Snapshot) -> Snapshot:
         """Lay a view's changes, all since the import, over the same catalog with another availability."""
         catalog = change_catalog(origin, changes).compacted()
         grounder = Grounder(catalog, view.grounder.index, self._encoder, earlier=view.grounder)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from index.catalog.catalog import Item
-from index.live.snapshot import LoadedIndex
+from index.live.snapshot import Snapshot
 
 NEAR = 0.1  # of a vector's length: titles closer than that are told apart by hardly any query
 
@@ -35,7 +35,7 @@ class Outcome:
     near: tuple[str, float] | None = None
 
 
-def describe_outcome(item_id: str, before: LoadedIndex, after: LoadedIndex) -> Outcome:
+def describe_outcome(item_id: str, before: Snapshot, after: Snapshot) -> Outcome:
     """Say what became of an item between two views; the same view twice: nothing."""
     was, now = before.catalog.find_item(item_id), after.catalog.find_item(item_id)
     row = after.catalog.recall_item_row(item_id)
@@ -50,7 +50,7 @@ def describe_outcome(item_id: str, before: LoadedIndex, after: LoadedIndex) -> O
     return Outcome(item, row, state, others, _find_near(after, row) if new_title else None)
 
 
-def _find_near(view: LoadedIndex, row: int) -> tuple[str, float] | None:
+def _find_near(view: Snapshot, row: int) -> tuple[str, float] | None:
     vector = view.grounder.index.vectors(np.array([row]))
     distances, rows = view.grounder.index.search(vector, 2)
     for distance, other in zip(distances[0].tolist(), rows[0].tolist(), strict=True):

@@ -16,14 +16,14 @@ from index.catalog.journal import START, Journal, Position
 from index.errors import CorruptArtifactError, MismatchError
 from index.live.versions import CHANGES, build_command, check_version, read_active
 from index.ranking.grounding import Grounder
-from index.search.delta import Segments
+from index.search.delta import DeltaSearch
 from index.search.encoder import TitleEncoder
 from index.search.flat import FlatIndex
-from index.search.kind import SearchWish, read_search
+from index.search.kind import SearchRequest, read_search
 
 
 @dataclass(frozen=True)
-class LoadedIndex:
+class Snapshot:
     """One version, in memory and checked, perhaps with later changes laid over it. It never changes.
 
     Attributes:
@@ -39,7 +39,7 @@ class LoadedIndex:
     popularity: NDArray[np.int64]
     encoder_name: str
     changes: Position = START
-    wish: SearchWish = field(default_factory=SearchWish)
+    wish: SearchRequest = field(default_factory=SearchRequest)
     search: Mapping[str, Any] = field(default_factory=lambda: {"kind": "flat"})
 
     @property
@@ -48,7 +48,7 @@ class LoadedIndex:
         return f"{self.version}+{self.changes.changes}" if self.changes.changes else self.version
 
 
-def load_active(index_dir: Path, *, encoder: TitleEncoder, origin: Catalog | None = None) -> LoadedIndex:
+def load_active(index_dir: Path, *, encoder: TitleEncoder, origin: Catalog | None = None) -> Snapshot:
     """Load the active version into memory.
 
     Args:
@@ -75,7 +75,7 @@ def load_active(index_dir: Path, *, encoder: TitleEncoder, origin: Catalog | Non
             remedy=f"{again}, or use the encoder that it was built with",
         )
     catalog = origin or read_catalog(directory / "catalog.parquet")
-    built_from = manifest.body.get("origin_digest", manifest.body["catalog_digest"])  # older ones cover no changes
+    built_from = manifest.body.get("imported_digest", manifest.body["catalog_digest"])  # older ones cover no changes
     if built_from != catalog.digest:
         raise MismatchError(f"{directory}: catalog", expected=built_from[:12], found=catalog.digest[:12], remedy=again)
     changes, position = Journal(directory / CHANGES, catalog.digest).read()
@@ -85,20 +85,20 @@ def load_active(index_dir: Path, *, encoder: TitleEncoder, origin: Catalog | Non
         popularity: NDArray[np.int64] = np.load(directory / "popularity.npy", allow_pickle=False)
         index = read_search(directory, manifest.body["search"])
         if catalog.empty_rows:
-            index = Segments(index, empty=catalog.empty_rows)
+            index = DeltaSearch(index, empty=catalog.empty_rows)
         grounder = Grounder(catalog, index, encoder)
     except ValueError as error:
         raise CorruptArtifactError(directory, str(error), remedy=again) from error
     if popularity.shape != (len(catalog),):
         detail = f"popularity has shape {popularity.shape}, the catalog {len(catalog)} rows"
         raise CorruptArtifactError(directory, detail, remedy=again)
-    wish = SearchWish(**manifest.body.get("asked_for", {}))
+    wish = SearchRequest(**manifest.body.get("asked_for", {}))
     facts = manifest.body["search"]
     search = {"kind": "flat"} if isinstance(facts, str) else facts  # a text, before there were kinds
-    return LoadedIndex(version, catalog, grounder, popularity, built["name"], position, wish, search)
+    return Snapshot(version, catalog, grounder, popularity, built["name"], position, wish, search)
 
 
-def load_origin(index_dir: Path, *, encoder: TitleEncoder, origin: Catalog) -> LoadedIndex:
+def load_origin(index_dir: Path, *, encoder: TitleEncoder, origin: Catalog) -> Snapshot:
     """Load the active version as far as it is of the catalog as it was imported: what metrics are measured over.
 
     Where the version covers later changes, the rows of `origin` are searched exactly, and its removed items are back.
@@ -112,4 +112,4 @@ def load_origin(index_dir: Path, *, encoder: TitleEncoder, origin: Catalog) -> L
     rows = np.arange(len(origin))
     index = FlatIndex.build(loaded.grounder.index.vectors(rows))
     popularity = loaded.popularity[: len(rows)]
-    return LoadedIndex(loaded.version, origin, Grounder(origin, index, encoder), popularity, loaded.encoder_name)
+    return Snapshot(loaded.version, origin, Grounder(origin, index, encoder), popularity, loaded.encoder_name)

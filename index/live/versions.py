@@ -30,7 +30,7 @@ from index.catalog.journal import START, Journal, Position
 from index.errors import CorruptArtifactError, MissingArtifactError
 from index.file_lock import file_lock
 from index.search.encoder import TitleEncoder
-from index.search.kind import RECALL_FLOOR, SearchKind, SearchWish, build_search, check_choice, write_search
+from index.search.kind import RECALL_FLOOR, SearchKind, SearchRequest, build_search, check_choice, write_search
 
 ACTIVE = "active"
 LOCK = ".lock"
@@ -76,7 +76,7 @@ def build_index(
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
     check_choice(kind, recall_floor)
-    wish = SearchWish(kind, recall_floor)
+    wish = SearchRequest(kind, recall_floor)
     live, copied = catalog, (b"", START)
     if journal is not None:
         changes, end = journal.read()
@@ -97,7 +97,7 @@ def write_version(
     vectors: NDArray[np.float32],
     popularity: NDArray[np.int64],
     *,
-    wish: SearchWish,
+    wish: SearchRequest,
     changes: tuple[bytes, Position],
     keep: int,
     successor_of: str | None = None,
@@ -131,7 +131,7 @@ def write_version(
                 write_file(draft.path / CHANGES, copied)
             draft.body.update(
                 catalog_digest=live.digest,
-                origin_digest=origin.digest,
+                imported_digest=origin.digest,
                 changes=end.changes,
                 rows=len(live),
                 items=len(live.items),
@@ -177,13 +177,13 @@ def check_version(index_dir: Path, version: str) -> Manifest:
     return read_manifest(index_dir / version, kind="index", command=build_command(index_dir))
 
 
-def covered_changes(index_dir: Path, version: str, origin_digest: str) -> Position:
+def covered_changes(index_dir: Path, version: str, imported_digest: str) -> Position:
     """Return where in the journal a version stands.
 
     Raises:
         ArtifactError: its copy of the journal is damaged or of another catalog.
     """
-    return Journal(index_dir / version / CHANGES, origin_digest).read()[1]
+    return Journal(index_dir / version / CHANGES, imported_digest).read()[1]
 
 
 def read_encoder_name(index_dir: Path) -> str:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from index.catalog.popularity import popularity_order
 from index.ranking.grounding import Grounder, Grounding, Ranking
-from index.ranking.ranking_spec import FusionWeights, RankingChoice
+from index.ranking.ranking_spec import FusionWeights, RankingSpec
 
 POOL = 50  # nearest and most popular rows that a fusion looks at beside the titles written
 
@@ -96,7 +96,7 @@ class Ranker:
         self,
         written: Sequence[Written],
         k: int,
-        choice: RankingChoice,
+        choice: RankingSpec,
         *,
         allowed: NDArray[np.bool_] | None = None,
         threads: int = 1,

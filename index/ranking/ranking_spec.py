@@ -32,7 +32,7 @@ class FusionWeights:
 
 
 @dataclass(frozen=True)
-class RankingChoice:
+class RankingSpec:
     """How an adapter's titles are ranked; stands in its manifest.
 
     Attributes:
@@ -52,23 +52,23 @@ class RankingChoice:
         if self.mode == "fusion" and self.weights is None:
             raise ValueError("a fusion needs weights")
 
-    def by(self, mode: RankingMode) -> RankingChoice:
+    def by(self, mode: RankingMode) -> RankingSpec:
         """The same adapter ranked another way; without popularity, which belongs to the mode that was chosen.
 
         Raises:
             ValueError: a fusion without weights.
         """
-        return self if mode == self.mode else RankingChoice(mode, self.weights)
+        return self if mode == self.mode else RankingSpec(mode, self.weights)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> RankingChoice:
+    def from_json(cls, content: dict[str, Any]) -> RankingSpec:
         weights = content["weights"]
         return cls(
             content["mode"], None if weights is None else FusionWeights(**weights), float(content["popularity_gamma"])
         )
 
 
-BY_DISTANCE = RankingChoice()
+BY_DISTANCE = RankingSpec()

@@ -31,7 +31,7 @@ _CODES_TRAINED_ON = 65_536  # rows that "pq" is fitted to
 _SPARE = 6  # candidates beyond k that are measured
 _CODES_SPARE = 26  # the same where 8-bit codes proposed them, beyond 2k
 _EXACT_BELOW = 1 / 20  # share of allowed rows: in fewer a scan is as fast, and exact
-# The largest k that is not answered exactly: a fusion asks for up to 116 (`index.ranking.grounding`), and `Segments`
+# The largest k that is not answered exactly: a fusion asks for up to 116 (`index.ranking.grounding`), and `DeltaSearch`
 # for 256 more where the nearest are empty. Of 200,000 rows "pq" takes 2.2 ms at 116 and 4.7 at 372, a scan 5.3 and 5.8
 _DEEPEST = 400
 

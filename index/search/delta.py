@@ -11,7 +11,7 @@ from index.search.search import Mask, Rows, TitleSearch, Vectors, check_search
 _FIRST_OVERFETCHED, _MOST_OVERFETCHED = 4, 256
 
 
-class Segments:
+class DeltaSearch:
     """A base, rows added behind its end, and rows that are empty: those are never found.
 
     As exact as the base is: the k nearest of two parts together are among the k nearest of each.
@@ -29,9 +29,9 @@ class Segments:
         self._empty = np.array(sorted(empty), dtype=np.int64)
         self._empty_in_base = int(np.searchsorted(self._empty, len(base)))
 
-    def extended(self, added: Vectors, empty: frozenset[int]) -> Segments:
+    def extended(self, added: Vectors, empty: frozenset[int]) -> DeltaSearch:
         """Return an index with further rows, [n, dimension], at the end, and these empty rows; the base is shared."""
-        return Segments(self.base, np.concatenate([self.added, added]), empty)
+        return DeltaSearch(self.base, np.concatenate([self.added, added]), empty)
 
     def __len__(self) -> int:
         return len(self.base) + len(self.added)

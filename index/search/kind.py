@@ -32,7 +32,7 @@ _GPU_FROM = 100_000  # rows: in fewer the processor answers before the GPU would
 
 
 @dataclass(frozen=True)
-class SearchWish:
+class SearchRequest:
     """Which search a version was asked for, which a merge asks for again; see `build_search`."""
 
     kind: SearchKind = "auto"

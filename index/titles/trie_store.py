@@ -31,11 +31,11 @@ _KIND = "trie"
 _AGAIN = "remove the folder; it is made again"
 
 
-class TitleSpelling(Protocol):
+class TitleTokenization(Protocol):
     """How titles are written in tokens. `training.prompt.PromptRenderer` is one."""
 
     @property
-    def spelling_digest(self) -> str:
+    def tokenization_digest(self) -> str:
         """SHA-256 over tokenizer, end of a title and the longest title that is written."""
 
     def completion_ids(self, title: str) -> tuple[int, ...]:
@@ -45,7 +45,7 @@ class TitleSpelling(Protocol):
         """Whether the title is short enough to be written at all."""
 
 
-def open_trie(index_dir: Path, catalog: Catalog, spelling: TitleSpelling) -> TitleTrie:
+def open_trie(index_dir: Path, catalog: Catalog, spelling: TitleTokenization) -> TitleTrie:
     """Load the trie of a catalog, or make it and keep it.
 
     A title that is longer than what is written has no place in it: no constrained decoding reaches it, L2 search does.
@@ -58,7 +58,7 @@ def open_trie(index_dir: Path, catalog: Catalog, spelling: TitleSpelling) -> Tit
         SoftrecError: no title is short enough.
     """
     directory = trie_dir(index_dir, catalog, spelling)
-    facts = {"titles_digest": _titles_digest(catalog), "spelling_digest": spelling.spelling_digest}
+    facts = {"titles_digest": _titles_digest(catalog), "tokenization_digest": spelling.tokenization_digest}
     try:
         return read_trie(directory, **facts)
     except ArtifactError:  # it can be made again from what is here
@@ -80,12 +80,12 @@ def hold_trie(directory: Path) -> int:
     return descriptor
 
 
-def trie_dir(index_dir: Path, catalog: Catalog, spelling: TitleSpelling) -> Path:
+def trie_dir(index_dir: Path, catalog: Catalog, spelling: TitleTokenization) -> Path:
     """Where the trie of this catalog in this spelling lies, if it was made."""
-    return index_dir / TRIES / f"{_titles_digest(catalog)[:8]}-{spelling.spelling_digest[:8]}"
+    return index_dir / TRIES / f"{_titles_digest(catalog)[:8]}-{spelling.tokenization_digest[:8]}"
 
 
-def build_trie(catalog: Catalog, spelling: TitleSpelling, rows: Sequence[int] | None = None) -> TitleTrie:
+def build_trie(catalog: Catalog, spelling: TitleTokenization, rows: Sequence[int] | None = None) -> TitleTrie:
     """Build the trie of some rows, by default all; those too long are left out.
 
     Raises:

@@ -12,7 +12,7 @@ from serving.schema import ArmReason, RecommendRequest
 
 
 @dataclass(frozen=True)
-class Choice:
+class Assignment:
     """Who answers, and why.
 
     Attributes:
@@ -62,7 +62,7 @@ class ArmChooser:
     def experiment_id(self) -> str | None:
         return self.experiment.id if self.experiment else None
 
-    def choose(self, request: RecommendRequest) -> Choice:
+    def choose(self, request: RecommendRequest) -> Assignment:
         """Choose for a request.
 
         Raises:
@@ -73,12 +73,12 @@ class ArmChooser:
         if self.experiment is not None and request.user_id is not None:
             assigned = self.experiment.assign(request.user_id)
         if request.adapter is not None:
-            return Choice(self._requested(request.adapter), assigned, None, ArmReason.ADAPTER_REQUESTED)
+            return Assignment(self._requested(request.adapter), assigned, None, ArmReason.ADAPTER_REQUESTED)
         if request.user_id is None:
-            return Choice(self._default, None, None, ArmReason.NO_USER)
+            return Assignment(self._default, None, None, ArmReason.NO_USER)
         if assigned is None:
-            return Choice(self._default, None, None, ArmReason.NO_EXPERIMENT)
-        return Choice(self.adapters[assigned], assigned, assigned, ArmReason.ASSIGNED)
+            return Assignment(self._default, None, None, ArmReason.NO_EXPERIMENT)
+        return Assignment(self.adapters[assigned], assigned, assigned, ArmReason.ASSIGNED)
 
     def _requested(self, name: str) -> ServedAdapter:
         if not self._allow_override:

@@ -13,7 +13,7 @@ from pathlib import Path
 from index.artifact import MANIFEST
 from index.ranking.grounding import Grounding
 from index.ranking.ranking import Written
-from index.ranking.ranking_spec import BY_DISTANCE, RankingChoice
+from index.ranking.ranking_spec import BY_DISTANCE, RankingSpec
 from serving.engine.engine import Engine
 from serving.errors import AdapterProofError, SettingsError
 from training.adapter import Adapter, Decoding, read_adapter
@@ -36,7 +36,7 @@ class ServedAdapter:
     adapter_id: str
     renderer: PromptRenderer
     decoding: Decoding
-    ranking: RankingChoice = BY_DISTANCE
+    ranking: RankingSpec = BY_DISTANCE
     hallucination_distance: float | None = None
 
     @property

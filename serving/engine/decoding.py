@@ -14,7 +14,7 @@ from typing import Literal
 
 from index.catalog.catalog import Catalog
 from index.ranking.ranking import POOL, Written
-from index.ranking.ranking_spec import RankingChoice, RankingMode
+from index.ranking.ranking_spec import RankingMode, RankingSpec
 from serving.engine.engine import Engine, Generation
 from serving.engine.title_tries import StoredTitles
 from serving.errors import SettingsError
@@ -181,7 +181,7 @@ def choose_decoding(facts: Decoding, mode: DecodingMode | Literal[""], width: in
     return Decoding(chosen, facts.max_new_tokens, 1 if chosen == "greedy" else width or usual)
 
 
-def choose_ranking(adapter_id: str, facts: RankingChoice, mode: RankingMode | Literal[""]) -> RankingChoice:
+def choose_ranking(adapter_id: str, facts: RankingSpec, mode: RankingMode | Literal[""]) -> RankingSpec:
     """Return how an adapter's titles shall be ranked; `mode` is of the settings, empty: as its manifest says.
 
     Raises:
@@ -198,7 +198,7 @@ def choose_ranking(adapter_id: str, facts: RankingChoice, mode: RankingMode | Li
     return facts.by(mode)
 
 
-def titles_ranked(ranking: RankingChoice) -> int | None:
+def titles_ranked(ranking: RankingSpec) -> int | None:
     """How many titles of a confined search a ranking reads, if not as many as items are asked for.
 
     One for distances; for a fusion as many as its weights were fitted with (`training.generation.decoding` lists as

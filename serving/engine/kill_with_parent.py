@@ -28,7 +28,7 @@ if sys.stdin.buffer.read() != b"all is well":
 """
 
 
-class Reaper:
+class KillWithParent:
     """Kills processes when this process is gone. Linux; elsewhere it does nothing."""
 
     def __init__(self, pids: Sequence[int]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Turns:
+class SharedExclusiveLock:
     """Any number inside `shared`, or one inside `alone`. Whoever wants to be alone keeps new sharers waiting."""
 
     def __init__(self) -> None:

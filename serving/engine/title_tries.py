@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from index.catalog.catalog import Catalog
 from index.titles.filtered_trie import OpenTitles, Place, Segment, TitleOrder
 from index.titles.trie import Admitted
-from index.titles.trie_store import TitleSpelling, build_trie, hold_trie, open_trie, read_trie, trie_dir, write_trie
+from index.titles.trie_store import TitleTokenization, build_trie, hold_trie, open_trie, read_trie, trie_dir, write_trie
 from serving.engine.title_mask import PLACE, SEGMENTS
 
 _BLOCK = 2000  # titles in the smallest trie that is kept: making it takes about 6 ms
@@ -71,7 +71,7 @@ class StoredTitles:
 class _Added:
     """The trie of some rows that were added, in a folder of its own; None where no title of theirs can be written."""
 
-    def __init__(self, catalog: Catalog, rows: range, spelling: TitleSpelling) -> None:
+    def __init__(self, catalog: Catalog, rows: range, spelling: TitleTokenization) -> None:
         folder = _new_folder()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.laid: tuple[TitleOrder, Path] | None = None
@@ -101,7 +101,7 @@ class TitleTries:
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
     @classmethod
-    def open(cls, index_dir: Path, catalog: Catalog, spelling: TitleSpelling) -> TitleTries:
+    def open(cls, index_dir: Path, catalog: Catalog, spelling: TitleTokenization) -> TitleTries:
         """Load or make the trie of a catalog.
 
         Raises:
@@ -113,7 +113,7 @@ class TitleTries:
         weakref.finalize(trie, os.close, hold_trie(path))  # the engine's process opens the files by name
         return opened
 
-    def grown(self, catalog: Catalog, spelling: TitleSpelling) -> TitleTries:
+    def grown(self, catalog: Catalog, spelling: TitleTokenization) -> TitleTries:
         """Return the tries of another state of the catalog that was opened: it has that one's rows, and others after.
 
         Tries that both have are shared. From one state to the next, a title later, that is all but the smallest; for

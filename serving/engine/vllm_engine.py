@@ -32,8 +32,8 @@ with warnings.catch_warnings():
 
 from serving.engine.engine import ConfinedGeneration, Generation
 from serving.engine.environment import starting_engine
-from serving.engine.kill_with_parent import Reaper
-from serving.engine.shared_exclusive_lock import Turns
+from serving.engine.kill_with_parent import KillWithParent
+from serving.engine.shared_exclusive_lock import SharedExclusiveLock
 from serving.engine.title_mask import ARGUMENT, FORCED
 from serving.engine.title_tries import StoredTitles
 from serving.engine.titles import TitleWriting
@@ -89,8 +89,8 @@ class VllmEngine:
         self._vocab_size = int(llm.model_config.get_vocab_size())
         self._children = tuple(children)
         self._sockets = sockets
-        self._reaper = Reaper([child.pid for child in self._children if child.pid is not None])
-        self._turns = Turns()
+        self._reaper = KillWithParent([child.pid for child in self._children if child.pid is not None])
+        self._turns = SharedExclusiveLock()
 
     @classmethod
     async def open(cls, base: str, adapters: Mapping[str, Path], *, end_id: int, options: VllmOptions) -> VllmEngine:

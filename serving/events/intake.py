@@ -7,7 +7,7 @@ import time
 from serving.events.event_store import StoredEvent
 from serving.events.history import Histories
 from serving.schema import Degraded, Event, EventsRequest, EventsResponse, RejectedEvent
-from serving.snapshots.snapshots import Views
+from serving.snapshots.snapshots import Snapshots
 
 _NO_SUCH_ITEM = "the catalog has no such item_id"
 
@@ -18,7 +18,7 @@ class EventIntake:
     An item that was removed since may still be named: it was on offer when the user saw it.
     """
 
-    def __init__(self, views: Views, histories: Histories) -> None:
+    def __init__(self, views: Snapshots, histories: Histories) -> None:
         self._views = views
         self._histories = histories
 

@@ -18,7 +18,7 @@ from serving.errors import (
     UnknownItemError,
 )
 from serving.schema import ItemBody, ItemPatch, ItemResponse, ItemState, ItemWarning
-from serving.snapshots.snapshots import Views
+from serving.snapshots.snapshots import Snapshots
 
 
 class ItemEditor:
@@ -28,7 +28,7 @@ class ItemEditor:
     CatalogUnwritableError; then nothing was changed.
     """
 
-    def __init__(self, live: LiveIndex, views: Views, *, allowed: bool) -> None:
+    def __init__(self, live: LiveIndex, views: Snapshots, *, allowed: bool) -> None:
         self._live = live
         self._views = views
         self._allowed = allowed
@@ -65,7 +65,7 @@ class ItemEditor:
         return _answer(outcome, self._views)
 
 
-def _answer(outcome: Outcome, views: Views) -> ItemResponse:
+def _answer(outcome: Outcome, views: Snapshots) -> ItemResponse:
     warnings = []
     if outcome.shares_title_with:
         listed = ", ".join(outcome.shares_title_with[:5])

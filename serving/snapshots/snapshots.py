@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from index.catalog.catalog import Catalog
 from index.errors import SoftrecError
 from index.live.live import LiveIndex
-from index.live.snapshot import LoadedIndex
+from index.live.snapshot import Snapshot
 from index.ranking.ranking import Ranker
-from index.titles.trie_store import TitleSpelling
+from index.titles.trie_store import TitleTokenization
 from serving.engine.title_tries import TitleTries
 from serving.schema import IndexUsed
 from serving.snapshots.candidates import CandidateSelector
@@ -35,7 +35,7 @@ class ServedView:
         tries: what adapters that write in the catalog may write, by the digest of their spelling.
     """
 
-    index: LoadedIndex
+    index: Snapshot
     selector: CandidateSelector
     ranker: Ranker
     tries: Mapping[str, TitleTries]
@@ -43,7 +43,7 @@ class ServedView:
     @classmethod
     def of(
         cls,
-        index: LoadedIndex,
+        index: Snapshot,
         open_tries: Callable[[Catalog], Mapping[str, TitleTries]] = lambda catalog: {},
         earlier: ServedView | None = None,
     ) -> ServedView:
@@ -71,7 +71,7 @@ class ServedView:
         return IndexUsed(version=self.index.label, encoder=self.index.encoder_name)
 
 
-class Views:
+class Snapshots:
     """Follows a live index: what this process changed and what others did.
 
     Args:
@@ -79,7 +79,7 @@ class Views:
         spellings: of the adapters that write in the catalog, by digest.
     """
 
-    def __init__(self, live: LiveIndex, spellings: Mapping[str, TitleSpelling] | None = None) -> None:
+    def __init__(self, live: LiveIndex, spellings: Mapping[str, TitleTokenization] | None = None) -> None:
         self._live = live
         # The large trie is that of the catalog as imported, for ever: what was added since lies in small ones
         self._spellings = dict(spellings or {})

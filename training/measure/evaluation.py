@@ -17,7 +17,7 @@ from index.artifact import write_file
 from index.catalog.popularity import popularity_order
 from index.ranking.grounding import Grounder
 from index.ranking.ranking import Ranker, Written
-from index.ranking.ranking_spec import BY_DISTANCE, RankingChoice, RankingMode
+from index.ranking.ranking_spec import BY_DISTANCE, RankingMode, RankingSpec
 from index.titles.trie_store import open_trie
 from index.workspace import Workspace
 from training.adapter import Adapter, Decoding, read_adapter
@@ -27,7 +27,7 @@ from training.generation.decoding import Decoder, OfflineMode
 from training.measure.fusion import fit_fusion
 from training.measure.metrics import Interval, UserBootstrap, hits, metric_table
 from training.measure.mode_choice import WIDTHS
-from training.measure.ranks import Verdict, find_position, judge
+from training.measure.ranks import Ranks, find_position, rank_targets
 from training.model.language_model import load_base, read_merged
 from training.parallel.processes import Processes
 from training.progress import Progress
@@ -55,7 +55,7 @@ class Evaluation:
         on_catalog: share of best titles that exist word for word; None where nothing is written.
         hallucinated: share of best titles farther from the catalog than the adapter's calibrated distance; None where
             there is none.
-        lost: where HR@10 is lost, see `split_loss`; empty where the model's own ranking was not measured beside.
+        lost: where HR@10 is lost, see `attribute_misses`; empty where the model's own ranking was not measured beside.
         is_served: the adapter's manifest names this mode.
     """
 
@@ -136,7 +136,7 @@ def popularity_baseline(split: DataSplit, n_rows: int, bootstrap: UserBootstrap)
     return Evaluation(POPULARITY, "", "", "count", positions, metric_table(positions, bootstrap), users, None)
 
 
-def split_loss(positions: NDArray[np.int64], own: NDArray[np.int64]) -> dict[str, float]:
+def attribute_misses(positions: NDArray[np.int64], own: NDArray[np.int64]) -> dict[str, float]:
     """Say where HR@10 is lost: in what the model writes, or in how that is tied to the catalog.
 
     Args:
@@ -182,14 +182,14 @@ class _Bench:
         ranking = adapter.facts.ranking if adapter else BY_DISTANCE
         limit = adapter.facts.hallucination_distance_in(self._grounder.encoder.fingerprint) if adapter else None
         written: dict[OfflineMode, list[Written]] = {}  # each decoding once, whatever ranks it
-        found: list[tuple[OfflineMode, RankingChoice, Verdict]] = []
+        found: list[tuple[OfflineMode, RankingSpec, Ranks]] = []
 
-        def judge_mode(mode: OfflineMode, choice: RankingChoice | None) -> None:
+        def judge_mode(mode: OfflineMode, choice: RankingSpec | None) -> None:
             width = served.width if mode == served.mode else max(WIDTHS)
             if mode not in written:
                 written[mode] = self._decode(model, self._dataset.split.test, mode, width, f"evaluate {name}: {mode}")
             choice = choice or self._fit(model, mode, width, name)
-            found.append((mode, choice, judge(written[mode], self._targets, self._ranker, choice)))
+            found.append((mode, choice, rank_targets(written[mode], self._targets, self._ranker, choice)))
 
         for decoding, wanted in modes:
             mode: OfflineMode = decoding or ("greedy" if wanted == "l2" else "constrained_beam")
@@ -197,7 +197,7 @@ class _Bench:
             if wanted == "fusion" and known.weights is None:
                 judge_mode(mode, None)
             else:  # l2 as in the paper, whatever gamma is served
-                judge_mode(mode, RankingChoice(wanted, known.weights))
+                judge_mode(mode, RankingSpec(wanted, known.weights))
         if not modes or (with_served and (served.mode, ranking) not in [(mode, choice) for mode, choice, _ in found]):
             judge_mode(served.mode, ranking)
         by_likelihood = {mode: verdict.positions for mode, choice, verdict in found if choice.mode == "likelihood"}
@@ -219,7 +219,7 @@ class _Bench:
                     users=tuple(window.user_id for window in self._dataset.split.test),
                     on_catalog=float(verdict.on_catalog.mean()),
                     hallucinated=None if limit is None else float((verdict.distances > limit).mean()),
-                    lost={} if own is None else split_loss(verdict.positions, own),
+                    lost={} if own is None else attribute_misses(verdict.positions, own),
                     is_served=adapter is not None and (mode, choice) == (served.mode, ranking),
                 )
             )
@@ -232,12 +232,12 @@ class _Bench:
     def _decode(self, model: Any, windows: Sequence[Window], mode: OfflineMode, width: int, step: str) -> list[Written]:
         return self._decoder.decode(model, windows, mode, width=width, step=step)
 
-    def _fit(self, model: Any, mode: OfflineMode, width: int, name: str) -> RankingChoice:
+    def _fit(self, model: Any, mode: OfflineMode, width: int, name: str) -> RankingSpec:
         """Fusion weights that no manifest holds."""
         windows = self._dataset.split.validation
         written = self._decode(model, windows, mode, width, f"fit the fusion of {name} on validation: {mode}")
         targets = [window.target for window in windows]
-        return RankingChoice("fusion", fit_fusion(self._ranker, self._grounder, written, targets))
+        return RankingSpec("fusion", fit_fusion(self._ranker, self._grounder, written, targets))
 
 
 def _write_positions(

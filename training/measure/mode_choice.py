@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 
 from index.ranking.grounding import Grounder
 from index.ranking.ranking import Ranker, Written
-from index.ranking.ranking_spec import RankingChoice
+from index.ranking.ranking_spec import RankingSpec
 from training.adapter import DecodingMode
 from training.data.windows import Window
 from training.measure.fusion import GAMMAS, fit_fusion
 from training.measure.metrics import gains, hits
-from training.measure.ranks import judge
+from training.measure.ranks import rank_targets
 
 WIDTHS = (10, 20)  # beams of the constrained modes that are tried
 
 _MOST_FOR_GAMMA = 20_000  # rows: BIGRec's form costs a pass over the catalog per request, about 1 ms per thousand
 
 Decode = Callable[[DecodingMode, int], list[Written]]
-Fit = Callable[[NDArray[np.int64]], RankingChoice]  # from the numbers of some windows
+Fit = Callable[[NDArray[np.int64]], RankingSpec]  # from the numbers of some windows
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Trial:
 
     decoding: DecodingMode
     width: int
-    ranking: RankingChoice
+    ranking: RankingSpec
     hr10: float
     ndcg10: float
 
@@ -52,7 +52,7 @@ class Trial:
         """For a table or a metric.
 
         Example:
-            >>> Trial("constrained_beam", 10, RankingChoice("likelihood"), 0.0, 0.0).name
+            >>> Trial("constrained_beam", 10, RankingSpec("likelihood"), 0.0, 0.0).name
             'constrained_beam10_likelihood'
         """
         popularity = "_popularity" if self.ranking.popularity_gamma else ""
@@ -83,35 +83,35 @@ def choose_mode(
         for inside, outside in ((halves, ~halves), (~halves, halves)):
             at = np.flatnonzero(outside)
             choice = fit(np.flatnonzero(inside))
-            positions[at] = judge([written[i] for i in at], [targets[i] for i in at], ranker, choice).positions
+            positions[at] = rank_targets([written[i] for i in at], [targets[i] for i in at], ranker, choice).positions
         kept = fit(np.arange(len(windows)))
         gained.append(gains(positions, 10))
         trials.append(Trial(decoding, width, kept, float(hits(positions, 10).mean()), float(gained[-1].mean())))
 
     def fused(written: Sequence[Written]) -> Fit:
-        def fit(at: NDArray[np.int64]) -> RankingChoice:
+        def fit(at: NDArray[np.int64]) -> RankingSpec:
             chosen = [written[i] for i in at], [targets[i] for i in at]
-            return RankingChoice("fusion", fit_fusion(ranker, grounder, *chosen))
+            return RankingSpec("fusion", fit_fusion(ranker, grounder, *chosen))
 
         return fit
 
     def with_popularity(written: Sequence[Written]) -> Fit:
         gain = np.array([gains(places, 10) for places in ranker.places_by_gamma(written, targets, GAMMAS)])
 
-        def fit(at: NDArray[np.int64]) -> RankingChoice:
+        def fit(at: NDArray[np.int64]) -> RankingSpec:
             best = int(np.argmax(gain[:, at].mean(axis=1))) if len(at) else 0
-            return RankingChoice(popularity_gamma=GAMMAS[best])
+            return RankingSpec(popularity_gamma=GAMMAS[best])
 
         return fit
 
     greedy = decode("greedy", 1)
-    attempt("greedy", 1, greedy, lambda at: RankingChoice())
+    attempt("greedy", 1, greedy, lambda at: RankingSpec())
     if len(grounder.catalog) <= _MOST_FOR_GAMMA:
         attempt("greedy", 1, greedy, with_popularity(greedy))
     attempt("greedy", 1, greedy, fused(greedy))
     for width in WIDTHS:
         confined = decode("constrained_beam", width)
-        attempt("constrained_beam", width, confined, lambda at: RankingChoice("likelihood"))
+        attempt("constrained_beam", width, confined, lambda at: RankingSpec("likelihood"))
         attempt("constrained_beam", width, confined, fused(confined))
     chosen = trials[cheapest_of_the_best(gained, [window.user_id for window in windows])]
     same = [trial for trial in trials if (trial.decoding, trial.width) == (chosen.decoding, chosen.width)]

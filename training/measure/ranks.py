@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.ranking.ranking import Ranker, Written
-from index.ranking.ranking_spec import RankingChoice
+from index.ranking.ranking_spec import RankingSpec
 from training.measure.metrics import CUTOFFS
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Ranks:
     """What came of a list of windows, in their order.
 
     Attributes:
@@ -34,7 +34,7 @@ class Verdict:
     distances: NDArray[np.float64]
 
 
-def judge(written: Sequence[Written], targets: Sequence[int], ranker: Ranker, choice: RankingChoice) -> Verdict:
+def rank_targets(written: Sequence[Written], targets: Sequence[int], ranker: Ranker, choice: RankingSpec) -> Ranks:
     """Rank the whole catalog by what was written and find the targets (SOFT, section 4.1).
 
     Nothing is excluded from the ranking, the history neither: that is the paper's measure.
@@ -45,7 +45,7 @@ def judge(written: Sequence[Written], targets: Sequence[int], ranker: Ranker, ch
     )
     exact = np.array([ranked.grounding.match == "exact" for ranked in rankings], dtype=np.bool_)
     distances = np.array([ranked.grounding.distance for ranked in rankings], dtype=np.float64)
-    return Verdict([one.texts[0] for one in written], positions, exact, distances)
+    return Ranks([one.texts[0] for one in written], positions, exact, distances)
 
 
 def find_position(rows: NDArray[np.int64], target: int) -> int:

@@ -19,7 +19,7 @@ from training.generation.title_writer import TitleWriter
 from training.measure.calibration import Calibration, calibrate
 from training.measure.metrics import hits
 from training.measure.mode_choice import Trial, choose_mode
-from training.measure.ranks import judge
+from training.measure.ranks import rank_targets
 from training.model.batches import collate
 from training.model.language_model import CompletionScorer
 from training.parallel.processes import Processes
@@ -83,7 +83,7 @@ class Validation:
 
     def _hr10(self, written: Sequence[Written]) -> float:
         targets = [window.target for window in self._windows]
-        return float(hits(judge(written, targets, self._ranker, BY_DISTANCE).positions, 10).mean())
+        return float(hits(rank_targets(written, targets, self._ranker, BY_DISTANCE).positions, 10).mean())
 
     def _loss(self, model: Any) -> float:
         scorer, size = CompletionScorer(model).eval(), self._settings.micro_batch_size

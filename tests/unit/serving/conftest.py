@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from index.catalog.catalog import write_catalog
 from index.live.live import LiveIndex
-from index.ranking.ranking_spec import RankingChoice
+from index.ranking.ranking_spec import RankingSpec
 from index.workspace import ShopSettings, Workspace
 from serving.adapters.arms import ArmChooser
 from serving.adapters.proof import ServedAdapter
@@ -28,7 +28,7 @@ from serving.experiments.assignment import plan_experiment
 from serving.recommender import Recommender
 from serving.service import Service
 from serving.snapshots.item_editor import ItemEditor
-from serving.snapshots.snapshots import Views
+from serving.snapshots.snapshots import Snapshots
 from tests.fake_engine import FakeEngine
 from tests.tiny_shop import LOG, TEMPLATE, tiny_catalog, write_tiny_index, write_tiny_tokenizer
 from training.adapter import Decoding
@@ -74,7 +74,7 @@ class Rig:
     admission: Admission
     live: LiveIndex
 
-    def decode(self, decoding: Decoding, ranking: RankingChoice) -> None:
+    def decode(self, decoding: Decoding, ranking: RankingSpec) -> None:
         adapters = self.service.arms.adapters
         for name, adapter in adapters.items():
             adapters[name] = replace(adapter, decoding=decoding, ranking=ranking)
@@ -145,7 +145,7 @@ def rig(tmp_path: Path, live: LiveIndex, store: EventStore, cache: HistoryCache)
         allow_override=True,
     )
     admission = Admission(max_running=2, max_waiting=1, retry_after_s=3)
-    views = Views(live, {renderer.spelling_digest: renderer})
+    views = Snapshots(live, {renderer.tokenization_digest: renderer})
     recommender = Recommender(
         arms=arms,
         engine=engine,

@@ -6,7 +6,7 @@ import pytest
 from index.catalog.catalog import Catalog, Item
 from index.ranking.grounding import Grounder
 from index.ranking.ranking import POOL, Ranker, Written
-from index.ranking.ranking_spec import FusionWeights, RankingChoice
+from index.ranking.ranking_spec import FusionWeights, RankingSpec
 from index.search.flat import FlatIndex
 from serving.answer import ranked_items
 from serving.schema import Filters, Match, RecommendedItem, ScoreType, Source
@@ -17,7 +17,7 @@ TITLES = [*("a" * n for n in range(1, POOL + 3)), "zz", "Zoo"]
 POPULAR = POOL + 1  # the row of POOL + 2 letters a, two beyond the nearest that a fusion looks at
 
 
-def rank(choice: RankingChoice, written: Written, k: int) -> dict[str, RecommendedItem]:
+def rank(choice: RankingSpec, written: Written, k: int) -> dict[str, RecommendedItem]:
     catalog = Catalog.from_items(Item(str(row), title) for row, title in enumerate(TITLES))
     popularity = np.zeros(len(TITLES), dtype=np.int64)
     popularity[[0, POPULAR]] = 5, 1000
@@ -29,7 +29,7 @@ def rank(choice: RankingChoice, written: Written, k: int) -> dict[str, Recommend
 
 def test_what_a_fusion_took_for_its_popularity_alone_says_so() -> None:
     """a was written and is near itself and popular: the model's. The popular one is 51 away, further than 50 others."""
-    choice = RankingChoice("fusion", FusionWeights(0.0, 0.0, 1.0, 0.0))
+    choice = RankingSpec("fusion", FusionWeights(0.0, 0.0, 1.0, 0.0))
     items = rank(choice, Written(("A",), (-1.0,)), 2)
     popular, best = items["a" * (POPULAR + 1)], items["a"]
     assert (popular.rank, popular.source, popular.grounding) == (1, Source.POPULARITY, None)
@@ -40,7 +40,7 @@ def test_what_a_fusion_took_for_its_popularity_alone_says_so() -> None:
 
 
 def test_under_l2_every_item_is_tied_to_the_best_text_and_its_score_is_the_distance_shown() -> None:
-    items = rank(RankingChoice(), Written(("AAA", "Aa"), (-1.0, -2.0)), 3)
+    items = rank(RankingSpec(), Written(("AAA", "Aa"), (-1.0, -2.0)), 3)
     assert list(items) == ["aaa", "aa", "aaaa"]
     for item in items.values():
         assert item.grounding is not None
@@ -52,7 +52,7 @@ def test_under_l2_every_item_is_tied_to_the_best_text_and_its_score_is_the_dista
 def test_a_written_title_is_shown_as_the_model_wrote_it_and_a_neighbour_beside_the_best() -> None:
     """Of two spellings of one title the likelier is shown; only of the best text the margin is known: zz to Zoo."""
     written = Written(("zz!", "ZOO", "zoo", "ZZ"), (-1.0, -2.0, -3.0, -4.0))
-    items = rank(RankingChoice("likelihood"), written, 3)
+    items = rank(RankingSpec("likelihood"), written, 3)
     assert list(items) == ["Zoo", "zz", "a"]
     shown = [item.grounding for item in items.values() if item.grounding]
     assert [one.generation for one in shown] == ["ZOO", "ZZ", "zz!"]

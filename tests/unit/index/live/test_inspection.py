@@ -12,7 +12,7 @@ from index.catalog.changes import Change
 from index.catalog.journal import Position
 from index.live.inspection import Check, inspect_index
 from index.live.live import advance
-from index.live.snapshot import LoadedIndex
+from index.live.snapshot import Snapshot
 from index.ranking.grounding import Grounder
 from index.search.flat import FlatIndex
 from index.search.search import TitleSearch
@@ -21,15 +21,15 @@ from tests.unit.index.letter_encoder import LetterEncoder
 SOUND = ("abc", "deffff", "ghi", "jjj", "klmno", "pppq", "rstu", "vw", "xyz", "bdfhjl", "aeiou", "zzzz")
 
 
-def make(titles: Sequence[str], index: TitleSearch | None = None) -> LoadedIndex:
+def make(titles: Sequence[str], index: TitleSearch | None = None) -> Snapshot:
     catalog = Catalog.from_items([Item(str(number), title) for number, title in enumerate(titles)])
     built = index or FlatIndex.build(LetterEncoder().encode(catalog.titles))
-    return LoadedIndex(
+    return Snapshot(
         "0001-00000000", catalog, Grounder(catalog, built, LetterEncoder()), np.zeros(len(catalog), np.int64), "letters"
     )
 
 
-def look(view: LoadedIndex, pending: int = 0) -> dict[str, Check]:
+def look(view: Snapshot, pending: int = 0) -> dict[str, Check]:
     return {check.what: check for check in inspect_index(view, pending=pending, rebuild="softrec index shop")}
 
 

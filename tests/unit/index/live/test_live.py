@@ -18,7 +18,7 @@ from index.catalog.journal import Journal
 from index.errors import CorruptArtifactError, MismatchError, SoftrecError, UnknownItemError
 from index.file_lock import file_lock
 from index.live.live import LiveIndex
-from index.live.snapshot import LoadedIndex, load_active
+from index.live.snapshot import Snapshot, load_active
 from index.live.versions import activate, build_index, list_versions
 from index.workspace import Workspace
 from tests.unit.index.letter_encoder import LetterEncoder
@@ -235,7 +235,7 @@ def test_another_availability_is_not_undone_by_a_version_that_was_loading(
         live.apply(Change("put", "e", "new"))
         build_index(shop.index_dir, ORIGIN, LetterEncoder(), POPULARITY)
 
-        def load(*arguments: Any, **options: Any) -> LoadedIndex:
+        def load(*arguments: Any, **options: Any) -> Snapshot:
             loaded = load_active(*arguments, **options)
             write_catalog(shop.catalog_path, Catalog.from_items(replace(item, available=True) for item in ORIGIN.items))
             live.refresh()  # meanwhile

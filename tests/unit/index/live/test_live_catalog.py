@@ -101,7 +101,7 @@ def test_any_changes_in_any_batches_give_the_obvious_catalog(steps: list[Change]
     whole = change_catalog(origin, steps)
     for catalog in (now, whole, whole.compacted()):
         assert_is(catalog, model)
-        assert (catalog.digest, catalog.origin_digest) == (whole.digest, origin.digest)
+        assert (catalog.digest, catalog.imported_digest) == (whole.digest, origin.digest)
     assert_is(origin, Model())  # what others look at is as it was
 
 

@@ -11,7 +11,7 @@ from index.catalog.catalog import Catalog, Item, write_catalog
 from index.catalog.changes import Change
 from index.errors import CorruptArtifactError
 from index.live.live import LiveIndex
-from index.live.snapshot import LoadedIndex, load_active
+from index.live.snapshot import Snapshot, load_active
 from index.live.versions import activate, build_index, check_version, list_versions, read_active
 from index.search.kind import build_search
 from index.workspace import ShopSettings, Workspace
@@ -107,7 +107,7 @@ def test_a_merge_that_is_due_while_a_version_is_loaded_is_made_after_it(
     with opened(shop, merge_at=2) as live:
         loading, go_on = threading.Event(), threading.Event()
 
-        def load(*arguments: Any, **options: Any) -> LoadedIndex:
+        def load(*arguments: Any, **options: Any) -> Snapshot:
             loading.set()
             assert go_on.wait(10)
             return load_active(*arguments, **options)

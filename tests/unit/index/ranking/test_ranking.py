@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from index.catalog.catalog import Catalog, Item
 from index.ranking.grounding import Grounder
 from index.ranking.ranking import Ranker, Written
-from index.ranking.ranking_spec import FusionWeights, RankingChoice
+from index.ranking.ranking_spec import FusionWeights, RankingSpec
 from index.search.flat import FlatIndex
 from tests.unit.index.letter_encoder import LetterEncoder
 
 TITLES = ("a", "aa", "aaa", "b", "bb", "c")
-LIKELIHOOD = RankingChoice("likelihood")
+LIKELIHOOD = RankingSpec("likelihood")
 
 
 def make_ranker(popularity: tuple[int, ...] = (0, 0, 0, 0, 0, 0)) -> Ranker:
@@ -33,7 +33,7 @@ def test_likelihood_ranks_what_was_written_and_goes_on_by_distance_to_the_best()
 
 
 def test_l2_asks_only_the_best_title_but_tells_what_is_known_of_the_others() -> None:
-    [ranked] = make_ranker().rank([Written(("b", "aaa"), (-1.0, -2.0))], 2, RankingChoice())
+    [ranked] = make_ranker().rank([Written(("b", "aaa"), (-1.0, -2.0))], 2, RankingSpec())
     assert ranked.rows.tolist() == [3, 4]
     assert ranked.scores.tolist() == [0, -1]
     assert ranked.log_probs[0] == -1
@@ -47,7 +47,7 @@ def test_fusion_is_the_weighted_sum() -> None:
     """
     ranker = make_ranker((0, 0, 0, 0, 0, 7))
     weights = FusionWeights(log_prob=2.0, distance=0.5, popularity=3.0, unwritten=1.0)
-    [ranked] = ranker.rank([Written(("b", "aaa"), (-1.0, -2.0))], 6, RankingChoice("fusion", weights))
+    [ranked] = ranker.rank([Written(("b", "aaa"), (-1.0, -2.0))], 6, RankingSpec("fusion", weights))
     scores = dict(zip(ranked.rows.tolist(), ranked.scores.tolist(), strict=True))
     assert scores[3] == pytest.approx(-2)
     assert scores[5] == pytest.approx(-4 - 0.5 * 2**0.5 + 3 * np.log(8) - 1)
@@ -70,17 +70,17 @@ def test_a_ranker_of_added_titles_is_the_one_made_anew_without_sorting_again(cou
     assert grown.popular.tolist() == anew.popular.tolist()
     weights = FusionWeights(log_prob=1.0, distance=0.5, popularity=2.0, unwritten=1.0)
     written = [Written(("xx", "xxxxx"), (-1.0, -2.0))]
-    [one], [other] = (ranker.rank(written, 9, RankingChoice("fusion", weights)) for ranker in (grown, anew))
+    [one], [other] = (ranker.rank(written, 9, RankingSpec("fusion", weights)) for ranker in (grown, anew))
     assert (one.rows.tolist(), one.scores.tolist()) == (other.rows.tolist(), other.scores.tolist())
 
 
 def test_bigrecs_gamma_divides_normalised_distances_by_popularity() -> None:
     """From b: b 0, bb 1, a and c sqrt(2), aa sqrt(5), aaa sqrt(10), the farthest. c is the most popular: share 1."""
     ranker = make_ranker((0, 0, 0, 0, 0, 7))
-    [ranked] = ranker.rank([Written(("b",), (-1.0,))], 6, RankingChoice(popularity_gamma=2.0))
+    [ranked] = ranker.rank([Written(("b",), (-1.0,))], 6, RankingSpec(popularity_gamma=2.0))
     assert ranked.rows.tolist() == [3, 5, 4, 0, 1, 2]
     assert ranked.scores[1] == pytest.approx(-((2 / 10) ** 0.5) / 4)
-    barely = ranker.rank([Written(("b",), (-1.0,))], 6, RankingChoice(popularity_gamma=1e-12))[0]
+    barely = ranker.rank([Written(("b",), (-1.0,))], 6, RankingSpec(popularity_gamma=1e-12))[0]
     assert barely.rows.tolist() == [3, 4, 5, 0, 1, 2]  # a and c are equally far: popularity decides
 
 
@@ -90,7 +90,7 @@ def test_places_by_gamma_are_those_of_the_ranking(popularity: list[int], text: s
     written = [Written((text,), (-1.0,))] * 6
     places = ranker.places_by_gamma(written, range(6), (0.5, 3.0))
     for gamma, found in zip((0.5, 3.0), places, strict=True):
-        [ranked] = ranker.rank(written[:1], 6, RankingChoice(popularity_gamma=gamma))
+        [ranked] = ranker.rank(written[:1], 6, RankingSpec(popularity_gamma=gamma))
         assert [ranked.rows.tolist().index(row) for row in range(6)] == found.tolist()
 
 
@@ -100,17 +100,17 @@ def test_rows_that_decoding_knows_are_not_looked_up() -> None:
 
 
 CHOICES = (
-    RankingChoice(),
+    RankingSpec(),
     LIKELIHOOD,
-    RankingChoice("fusion", FusionWeights(1.0, 1.0, 0.5, 0.0)),
-    RankingChoice(popularity_gamma=1.0),
+    RankingSpec("fusion", FusionWeights(1.0, 1.0, 0.5, 0.0)),
+    RankingSpec(popularity_gamma=1.0),
 )
 texts = st.lists(st.text("abc", max_size=3), min_size=1, max_size=5, unique=True)
 
 
 @given(texts, st.integers(1, 8), st.lists(st.booleans(), min_size=6, max_size=6), st.sampled_from(CHOICES))
 def test_every_ranking_gives_distinct_allowed_rows_as_many_as_there_are(
-    titles: list[str], k: int, passed: list[bool], choice: RankingChoice
+    titles: list[str], k: int, passed: list[bool], choice: RankingSpec
 ) -> None:
     written = Written(tuple(titles), tuple(-float(place) for place in range(len(titles))))
     allowed = np.array(passed)
@@ -127,15 +127,15 @@ def test_every_ranking_gives_distinct_allowed_rows_as_many_as_there_are(
 
 def test_a_choice_survives_its_manifest_and_a_wrong_one_is_refused() -> None:
     for choice in CHOICES:
-        assert RankingChoice.from_json(choice.to_json()) == choice
-    ready = RankingChoice("likelihood", FusionWeights(1.0, 1.0, 0.5, 0.0))
+        assert RankingSpec.from_json(choice.to_json()) == choice
+    ready = RankingSpec("likelihood", FusionWeights(1.0, 1.0, 0.5, 0.0))
     assert ready.by("fusion") == CHOICES[2]
-    assert RankingChoice(popularity_gamma=1.0).by("likelihood") == LIKELIHOOD
+    assert RankingSpec(popularity_gamma=1.0).by("likelihood") == LIKELIHOOD
     with pytest.raises(ValueError, match="a fusion needs weights"):
         LIKELIHOOD.by("fusion")
     with pytest.raises(ValueError, match="a fusion needs weights"):
-        RankingChoice("fusion")
+        RankingSpec("fusion")
     with pytest.raises(ValueError, match="l2, likelihood, fusion"):
-        RankingChoice("cosine")  # type: ignore[arg-type]
+        RankingSpec("cosine")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="2 texts"):
         Written(("a", "b"), (1.0,))

@@ -98,7 +98,7 @@ def test_few_allowed_rows_and_a_deep_list_are_answered_exactly(kind: Approximate
 def test_what_a_fusion_looks_through_needs_no_exact_search(
     kind: ApproximateKind, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its pool with hidden rows among it, and as many empty ones as `Segments` asks past."""
+    """Its pool with hidden rows among it, and as many empty ones as `DeltaSearch` asks past."""
     vectors = random_vectors(3000)
     index = ApproximateIndex.build(kind, FlatIndex.build(vectors))
     index.breadth = {"hnsw": 100, "pq": 40}.get(kind, index.broadest)

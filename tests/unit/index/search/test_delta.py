@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from index.search.delta import Segments
+from index.search.delta import DeltaSearch
 from index.search.flat import FlatIndex
 
 
@@ -28,7 +28,7 @@ def test_search_is_brute_force_over_what_is_there(data: st.DataObject) -> None:
     vectors = np.array(numbers[:rows], dtype=np.float32)
     queries = np.array(numbers[rows:], dtype=np.float32)
     empty = frozenset(draw(st.sets(st.integers(0, rows - 1))))
-    index = Segments(FlatIndex.build(vectors[: sizes[0]]), None, frozenset())
+    index = DeltaSearch(FlatIndex.build(vectors[: sizes[0]]), None, frozenset())
     for size in sizes[1:]:
         index = index.extended(vectors[len(index) : len(index) + size], frozenset())
     index = index.extended(vectors[:0], empty)
@@ -45,12 +45,12 @@ def test_search_is_brute_force_over_what_is_there(data: st.DataObject) -> None:
 
 def test_more_empty_rows_than_are_overfetched_are_masked() -> None:
     vectors = np.arange(600, dtype=np.float32)[:, None]
-    index = Segments(FlatIndex.build(vectors), None, frozenset(range(300)))
+    index = DeltaSearch(FlatIndex.build(vectors), None, frozenset(range(300)))
     distances, rows = index.search(np.zeros((1, 1), dtype=np.float32), 2)
     assert (distances.tolist(), rows.tolist()) == ([[300.0, 301.0]], [[300, 301]])
 
 
 def test_a_mask_of_another_size_is_refused() -> None:
-    index = Segments(FlatIndex.build(np.eye(3, dtype=np.float32)), np.eye(3, dtype=np.float32))
+    index = DeltaSearch(FlatIndex.build(np.eye(3, dtype=np.float32)), np.eye(3, dtype=np.float32))
     with pytest.raises(ValueError, match=r"allowed must be \[6\], got shape \(3,\)"):
         index.search(np.zeros((1, 3), dtype=np.float32), 1, allowed=np.ones(3, dtype=np.bool_))

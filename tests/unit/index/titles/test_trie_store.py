@@ -15,7 +15,7 @@ from index.titles.trie_store import build_trie, hold_trie, open_trie, read_trie,
 class LetterSpelling:
     """A token per letter, 0 at the end; at most six letters."""
 
-    spelling_digest = "letters" * 4
+    tokenization_digest = "letters" * 4
 
     def completion_ids(self, title: str) -> tuple[int, ...]:
         return (*title.encode(), 0)
@@ -65,12 +65,12 @@ def test_another_catalog_has_another_trie_but_another_category_has_not(tmp_path:
         read_trie(trie_dir(tmp_path, other, spelling))
 
 
-@pytest.mark.parametrize("fact", ["titles_digest", "spelling_digest"])
+@pytest.mark.parametrize("fact", ["titles_digest", "tokenization_digest"])
 def test_a_trie_of_something_else_under_this_name_is_refused_and_made_again(tmp_path: Path, fact: str) -> None:
     """The folder's name holds eight digits of each digest, so another's may come to lie there."""
     right = open_trie(tmp_path, CATALOG, LetterSpelling())
     directory = trie_dir(tmp_path, CATALOG, LetterSpelling())
-    facts = {"titles_digest": text_digest(*CATALOG.titles), "spelling_digest": LetterSpelling.spelling_digest}
+    facts = {"titles_digest": text_digest(*CATALOG.titles), "tokenization_digest": LetterSpelling.tokenization_digest}
     write_trie(directory, build_trie(CATALOG, LetterSpelling(), [0]), **facts | {fact: facts[fact][:8] + "another"})
     with pytest.raises(MismatchError, match=f"{fact}: expected .*, found .*another; remove the folder"):
         read_trie(directory, **facts)
@@ -79,7 +79,7 @@ def test_a_trie_of_something_else_under_this_name_is_refused_and_made_again(tmp_
 
 
 class OtherSpelling(LetterSpelling):
-    spelling_digest = "capitals" * 4
+    tokenization_digest = "capitals" * 4
 
 
 def test_tries_of_replaced_titles_go_unless_they_are_held(tmp_path: Path) -> None:

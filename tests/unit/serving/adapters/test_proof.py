@@ -7,7 +7,7 @@ import pytest
 
 from index.artifact import write_artifact
 from index.errors import CorruptArtifactError
-from index.ranking.ranking_spec import RankingChoice
+from index.ranking.ranking_spec import RankingSpec
 from index.workspace import ShopSettings, Workspace
 from serving.adapters.proof import choose_adapters, proof_tolerance, prove_adapter
 from serving.errors import AdapterProofError, SettingsError
@@ -91,7 +91,7 @@ def test_an_adapter_that_is_not_asked_for_is_not_looked_into(workspace: Workspac
 
 def test_an_adapter_of_another_decoding_and_ranking_is_read_as_it_is(workspace: Workspace) -> None:
     soft = read_adapter(workspace.adapter_dir("soft"))
-    facts = replace(soft.facts, decoding=Decoding("constrained_beam", 5, 7), ranking=RankingChoice("likelihood"))
+    facts = replace(soft.facts, decoding=Decoding("constrained_beam", 5, 7), ranking=RankingSpec("likelihood"))
     with write_artifact(workspace.adapter_dir("beams"), kind="adapter") as draft:
         write_adapter_files(draft, facts, soft.golden)
     [beams] = choose_adapters(workspace.adapters_dir, ("beams",))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index.ranking.ranking_spec import FusionWeights, RankingChoice
+from index.ranking.ranking_spec import FusionWeights, RankingSpec
 from serving.engine.decoding import Decoder, choose_decoding, choose_ranking, titles_ranked
 from serving.engine.title_tries import TitleTries
 from serving.errors import SettingsError
@@ -19,8 +19,8 @@ from training.adapter import Decoding
 from training.generation.decoding import LISTED
 from training.prompt import PromptRenderer
 
-LIKELIHOOD = RankingChoice("likelihood")
-FUSION = RankingChoice("fusion", FusionWeights(log_prob=1.0, distance=0.1, popularity=0.5, unwritten=1.0))
+LIKELIHOOD = RankingSpec("likelihood")
+FUSION = RankingSpec("fusion", FusionWeights(log_prob=1.0, distance=0.1, popularity=0.5, unwritten=1.0))
 EVERY_TITLE = Decoding("constrained_beam", 42, 7)
 
 
@@ -152,7 +152,7 @@ async def test_free_decoding_ties_its_text_to_the_catalog(rig: Rig, decoding: De
     assert first.grounding is not None
     assert first.grounding.match is Match.EXACT
     assert (second.source, second.score_type) == (Source.NEIGHBOUR, ScoreType.NEGATIVE_L2_DISTANCE)
-    rig.decode(decoding, RankingChoice("l2"))
+    rig.decode(decoding, RankingSpec("l2"))
     by_distance = await ask(rig, k=2)
     assert [item.score_type for item in by_distance] == [ScoreType.NEGATIVE_L2_DISTANCE] * 2
     assert by_distance[0].grounding is not None
@@ -163,12 +163,12 @@ async def test_free_decoding_ties_its_text_to_the_catalog(rig: Rig, decoding: De
 
 @pytest.mark.parametrize(("limit", "labels"), [(1.4, [Degraded.HALLUCINATED_TITLE]), (1.5, []), (None, [])])
 @pytest.mark.parametrize("decoding", [Decoding("greedy", 42), Decoding("beam", 42, 2), Decoding("sample_n", 42, 2)])
-@pytest.mark.parametrize("ranking", [RankingChoice("l2"), LIKELIHOOD])
+@pytest.mark.parametrize("ranking", [RankingSpec("l2"), LIKELIHOOD])
 async def test_a_title_far_from_the_catalog_is_labelled_and_its_nearest_are_kept(
     rig: Rig,
     tmp_path: Path,
     decoding: Decoding,
-    ranking: RankingChoice,
+    ranking: RankingSpec,
     limit: float | None,
     labels: list[Degraded],
 ) -> None:
@@ -228,8 +228,8 @@ def test_settings_override_the_manifest_and_a_fusion_needs_weights() -> None:
     assert choose_decoding(manifest, "beam", 0) == Decoding("beam", 42, 4)
     assert choose_decoding(manifest, "greedy", 5) == Decoding("greedy", 42, 1)
     assert choose_ranking("a@1", FUSION, "") == choose_ranking("a@1", FUSION, "fusion") == FUSION
-    assert choose_ranking("a@1", FUSION, "l2") == RankingChoice("l2", FUSION.weights)
-    assert choose_ranking("a@1", RankingChoice("likelihood", FUSION.weights), "fusion") == FUSION
+    assert choose_ranking("a@1", FUSION, "l2") == RankingSpec("l2", FUSION.weights)
+    assert choose_ranking("a@1", RankingSpec("likelihood", FUSION.weights), "fusion") == FUSION
     with pytest.raises(SettingsError, match=r"a@1 ranks by likelihood and has no weights.* SOFTREC_RANKING"):
         choose_ranking("a@1", LIKELIHOOD, "fusion")
-    assert [titles_ranked(choice) for choice in (RankingChoice("l2"), LIKELIHOOD, FUSION)] == [1, None, LISTED]
+    assert [titles_ranked(choice) for choice in (RankingSpec("l2"), LIKELIHOOD, FUSION)] == [1, None, LISTED]

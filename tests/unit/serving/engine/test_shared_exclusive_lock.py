@@ -5,13 +5,13 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.engine.shared_exclusive_lock import Turns
+from serving.engine.shared_exclusive_lock import SharedExclusiveLock
 
 
 @settings(max_examples=50, deadline=None)
 @given(plan=st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.booleans()), max_size=12))
 async def test_alone_means_alone(plan: list[tuple[bool, int, bool]]) -> None:
-    turns = Turns()
+    turns = SharedExclusiveLock()
     inside = {"shared": 0, "alone": 0}
 
     async def visit(alone: bool, steps: int) -> None:

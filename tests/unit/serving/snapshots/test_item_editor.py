@@ -12,7 +12,7 @@ from index.catalog.catalog import Catalog, write_catalog
 from index.catalog.changes import Change
 from index.live.live import LiveIndex
 from index.live.versions import build_index
-from index.ranking.ranking_spec import RankingChoice
+from index.ranking.ranking_spec import RankingSpec
 from index.workspace import Workspace
 from serving.http.app import create_app
 from serving.schema import Degraded, Event, EventsRequest, EventType, ItemResponse, RecommendRequest
@@ -71,7 +71,7 @@ async def test_the_next_answer_knows_what_was_changed(http: httpx.AsyncClient, r
 
 async def test_what_was_added_can_be_written_and_what_was_removed_cannot(http: httpx.AsyncClient, rig: Rig) -> None:
     """Decoding inside the catalog: what the model would write most of all is a title only while it is on offer."""
-    rig.decode(Decoding("constrained_beam", 42, 4), RankingChoice("likelihood"))
+    rig.decode(Decoding("constrained_beam", 42, 4), RankingSpec("likelihood"))
     rig.write("soft", "Zelda")
     assert "Zelda" not in [item["title"] for item in (await recommended(http, k=4))["items"]]
     for number in range(2):  # added, removed and added again: the row is the same

@@ -10,7 +10,7 @@ from index.errors import SoftrecError
 from index.live.live import LiveIndex
 from serving.engine.title_tries import TitleTries
 from serving.snapshots import snapshots as module
-from serving.snapshots.snapshots import Views
+from serving.snapshots.snapshots import Snapshots
 from tests.tiny_shop import TEMPLATE, write_tiny_tokenizer
 from training.prompt import PromptRenderer
 
@@ -39,14 +39,14 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 
 @pytest.fixture
-async def views(tmp_path: Path, live: LiveIndex, disk: Disk) -> AsyncIterator[Views]:
+async def views(tmp_path: Path, live: LiveIndex, disk: Disk) -> AsyncIterator[Snapshots]:
     renderer = PromptRenderer(TEMPLATE, write_tiny_tokenizer(tmp_path / "base"), end_id=256)
-    opened = Views(live, {renderer.spelling_digest: renderer})
+    opened = Snapshots(live, {renderer.tokenization_digest: renderer})
     yield opened
     await opened.close()
 
 
-async def test_a_view_is_the_newest_and_the_same_until_something_changes(views: Views, live: LiveIndex) -> None:
+async def test_a_view_is_the_newest_and_the_same_until_something_changes(views: Snapshots, live: LiveIndex) -> None:
     first = await views.current()
     assert await views.current() is first
     live.apply(Change("put", "n1", "Riven"))
@@ -59,7 +59,7 @@ async def test_a_view_is_the_newest_and_the_same_until_something_changes(views: 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SoftrecError("no title is short enough")])
 async def test_where_the_newest_cannot_be_prepared_the_one_before_goes_on(
-    views: Views, live: LiveIndex, disk: Disk, error: Exception
+    views: Snapshots, live: LiveIndex, disk: Disk, error: Exception
 ) -> None:
     first, disk.error = await views.current(), error
     live.apply(Change("put", "n1", "Riven"))
@@ -72,7 +72,7 @@ async def test_where_the_newest_cannot_be_prepared_the_one_before_goes_on(
 
 
 async def test_a_failing_renewal_is_not_tried_for_every_request(
-    views: Views, live: LiveIndex, disk: Disk, monkeypatch: pytest.MonkeyPatch
+    views: Snapshots, live: LiveIndex, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_RETRY_S", 3600.0)
     disk.error, disk.tries = OSError("full"), 0
@@ -82,7 +82,7 @@ async def test_a_failing_renewal_is_not_tried_for_every_request(
     assert disk.tries == 1
 
 
-async def test_catching_up_ends_after_one_failure(views: Views, live: LiveIndex, disk: Disk) -> None:
+async def test_catching_up_ends_after_one_failure(views: Snapshots, live: LiveIndex, disk: Disk) -> None:
     disk.error, disk.tries = OSError("full"), 0
     live.apply(Change("put", "n1", "Riven"))
     await views.catch_up()
@@ -93,7 +93,7 @@ async def test_catching_up_ends_after_one_failure(views: Views, live: LiveIndex,
     assert views.failure is None
 
 
-async def test_a_bug_in_a_renewal_is_raised_and_not_waited_out(views: Views, live: LiveIndex, disk: Disk) -> None:
+async def test_a_bug_in_a_renewal_is_raised_and_not_waited_out(views: Snapshots, live: LiveIndex, disk: Disk) -> None:
     disk.error = ZeroDivisionError()
     live.apply(Change("put", "n1", "Riven"))
     with pytest.raises(ZeroDivisionError):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from index.catalog.catalog import Catalog, Item
 from index.ranking.grounding import Grounder
 from index.ranking.ranking import Ranker, Written
-from index.ranking.ranking_spec import RankingChoice
+from index.ranking.ranking_spec import RankingSpec
 from index.search.flat import FlatIndex
 from tests.unit.index.letter_encoder import LetterEncoder
 from training.measure.fusion import _likelihood, fit_fusion, maximise_likelihood
@@ -61,6 +61,6 @@ def test_a_model_that_knows_is_believed_and_without_evidence_likelihood_stands(w
     weights = fit_fusion(ranker, grounder, written, [int(order[0]) for order in orders])
     assert weights.log_prob > 0
     if windows < 10:
-        choices = (RankingChoice("fusion", weights), RankingChoice("likelihood"))
+        choices = (RankingSpec("fusion", weights), RankingSpec("likelihood"))
         fused, by_likelihood = (ranker.rank(written, 5, choice) for choice in choices)
         assert [ranked.rows.tolist() for ranked in fused] == [ranked.rows.tolist() for ranked in by_likelihood]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.engine.kill_with_parent import Reaper
+from serving.engine.kill_with_parent import KillWithParent
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 ROOT = Path(__file__).parents[2]
@@ -28,8 +28,8 @@ def wait_for(process_gone: Path) -> None:
 def test_a_watched_process_dies_with_a_killed_watcher() -> None:
     watched = subprocess.Popen(SLEEP)
     code = (
-        f"import time; from serving.engine.kill_with_parent import Reaper; r = Reaper([{watched.pid}]); "
-        "print(1, flush=True); time.sleep(60)"
+        f"import time; from serving.engine.kill_with_parent import KillWithParent; "
+        f"r = KillWithParent([{watched.pid}]); print(1, flush=True); time.sleep(60)"
     )
     server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)
     assert server.stdout is not None
@@ -42,7 +42,7 @@ def test_a_watched_process_dies_with_a_killed_watcher() -> None:
 
 def test_dismissed_it_kills_nothing() -> None:
     watched = subprocess.Popen(SLEEP)
-    reaper = Reaper([watched.pid])
+    reaper = KillWithParent([watched.pid])
     reaper.dismiss()
     reaper.dismiss()
     assert watched.poll() is None
