@@ -88,8 +88,6 @@ class TitleBeams:
     Args:
         above: a prefix or title of this log-probability or less cannot matter to the caller.
 
-    Attributes:
-        frontier: the prefixes that the search needs continued, with their positions; empty once it is over.
     """
 
     def __init__(self, titles: AllowedTitles, *, width: int, k: int, above: float = -math.inf) -> None:
@@ -104,9 +102,15 @@ class TitleBeams:
         self._found: list[_Beam] = []  # titles, best first
         self._found_ids: set[TokenIds] = set()
         self._best_cut = math.inf  # least cost of what the width cut off
+        self._unobserved: dict[TokenIds, _Beam] = {}
         if titles.count_next(titles.start):
             self._begin([_Beam(0.0, (), titles.start)])
-        self.frontier: dict[TokenIds, Position] = {beam.token_ids: beam.position for beam in self._beams}
+            self._unobserved = {beam.token_ids: beam for beam in self._beams}
+
+    @property
+    def frontier(self) -> dict[TokenIds, Position]:
+        """The prefixes that the search needs continued, with their positions; empty once it is over."""
+        return {prefix: beam.position for prefix, beam in self._unobserved.items()}
 
     def observe(self, prefix: TokenIds, tokens: NDArray[np.int32], log_probs: NDArray[np.float32]) -> None:
         """Record the most probable allowed next tokens after `prefix`: of the frontier, or greedily written from it.
@@ -132,7 +136,7 @@ class TitleBeams:
 
     def continues_frontier(self, prefix: TokenIds) -> bool:
         """Whether a request that wrote `prefix` greedily, from a prefix of the frontier, should write on."""
-        return any(prefix[: len(start)] == start for start in self.frontier)
+        return any(prefix[: len(start)] == start for start in self._unobserved)
 
     def advance(self) -> None:
         """Search as far as the observations reach."""
@@ -140,8 +144,9 @@ class TitleBeams:
         while self._beams and all(beam.token_ids in self._observed for beam in self._beams):
             self._next_length()
             self._follow()
-        unobserved = (beam for beam in (*self._beams, *self._greedy) if beam.token_ids not in self._observed)
-        self.frontier = {beam.token_ids: beam.position for beam in unobserved}
+        self._unobserved = {
+            beam.token_ids: beam for beam in (*self._beams, *self._greedy) if beam.token_ids not in self._observed
+        }
 
     def result(self) -> FoundTitles:
         """The best of what was found so far."""
@@ -149,7 +154,7 @@ class TitleBeams:
             FoundTitle(beam.token_ids, -beam.cost, tuple(self._titles.rows(beam.position)))
             for beam in self._found[: self._k]
         )
-        return FoundTitles(titles, is_proven=not self.frontier and self._best_cut >= self._kth_cost)
+        return FoundTitles(titles, is_proven=not self._unobserved and self._best_cut >= self._kth_cost)
 
     @property
     def _kth_cost(self) -> float:
@@ -161,12 +166,14 @@ class TitleBeams:
         return min(self._kth_cost, self._most)
 
     def _beam_at(self, prefix: TokenIds) -> _Beam:
+        beam = self._unobserved.get(prefix)
+        if beam is not None:
+            return beam
         if not prefix:
             return _Beam(0.0, (), self._titles.start)
-        before = self._observed[prefix[:-1]]
+        before = self._observed[prefix[:-1]]  # a request ran ahead of the search
         cost = float(before.costs[before.tokens == prefix[-1]][0])
-        position = self.frontier.get(prefix) or self._titles.follow(before.position, prefix[-1])
-        return _Beam(cost, prefix, position)
+        return _Beam(cost, prefix, self._titles.follow(before.position, prefix[-1]))
 
     def _child(self, beam: _Beam, at: int) -> _Beam:
         children = self._observed[beam.token_ids]

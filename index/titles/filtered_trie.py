@@ -186,10 +186,13 @@ class AllowedTitles:
         Raises:
             KeyError: the token may not follow.
         """
-        after = tuple(
-            trie.child(node, token) if node != _NOWHERE else _NOWHERE
-            for trie, node in zip(self.tries, position, strict=True)
-        )
+        if len(position) == 1:
+            after: Position = (self.tries[0].child(position[0], token),) if position[0] != _NOWHERE else position
+        else:
+            after = tuple(
+                trie.child(node, token) if node != _NOWHERE else _NOWHERE
+                for trie, node in zip(self.tries, position, strict=True)
+            )
         if max(after) == _NOWHERE:
             raise KeyError(f"token {token} may not follow here")
         return after
