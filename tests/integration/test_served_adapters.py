@@ -84,8 +84,8 @@ async def test_the_engine_writes_what_training_writes(served, trained_shop, trai
 async def test_offline_and_served_lists_are_equal_title_for_title(served, trained_shop, trained_adapters, width):
     """What validation measures is what is served: one search on one model, driven in step and by vLLM.
 
-    Both compute in float32, in batches of other shapes, so a title's log-probability may differ by ROUNDING. Titles that
-    are nearer to each other than that may change places; all others stand at the same place.
+    Both compute in float32, in batches of other shapes, so a title's log-probability may differ by ROUNDING. Titles
+    nearer to each other than that may change places; all others stand at the same place.
     """
     _, engine = served
     dataset = load_dataset(trained_shop, SETTINGS, Silence())
