@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 from index.ranking.ranking import Written
 from serving.adapters.arms import ArmChooser
@@ -28,6 +27,7 @@ from serving.schema import (
 from serving.snapshots.candidates import Candidates
 from serving.snapshots.known_history import KnownHistory, know_history
 from serving.snapshots.snapshots import ServedView, Snapshots
+from serving.threads import Threads
 from training.prompt import Prompt
 
 
@@ -59,7 +59,7 @@ class Recommender:
         self._store = store
         self._admission = admission
         self._timeout_ms = timeout_ms
-        self._grounding_thread = ThreadPoolExecutor(1, thread_name_prefix="ground")  # one: the encoder fills a core
+        self._grounding_thread = Threads("ground", 1)  # one: the encoder fills a core
 
     async def recommend(self, request: RecommendRequest, *, request_id: str, record: bool = True) -> RecommendResponse:
         """Answer a request.
@@ -94,12 +94,12 @@ class Recommender:
             raise DeadlineError(f"no answer within {timeout_ms} ms", remedy="raise timeout_ms") from None
         if record:  # beyond the deadline's reach: an answer that is ready is recorded and sent
             with draft.timed("record"):
-                await asyncio.to_thread(self._store.record_decision, draft.decision())
+                await self._store.writes.run(self._store.record_decision, draft.decision())
         return draft.response()
 
     def close(self) -> None:
-        """Let the grounding in progress end."""
-        self._grounding_thread.shutdown()
+        """Wait for the grounding in progress."""
+        self._grounding_thread.close()
 
     async def _answer(
         self, request: RecommendRequest, draft: AnswerDraft, adapter: ServedAdapter, view: ServedView
@@ -188,9 +188,7 @@ class Recommender:
     ) -> list[RecommendedItem]:
         with draft.timed("ground"):
             rank = view.ranker.rank
-            [ranked] = await asyncio.get_running_loop().run_in_executor(
-                self._grounding_thread, lambda: rank([written], k, adapter.ranking, allowed=candidates.rows)
-            )
+            [ranked] = await self._grounding_thread.run(rank, [written], k, adapter.ranking, allowed=candidates.rows)
         if adapter.hallucinated(written, ranked.grounding):
             draft.degraded.append(Degraded.HALLUCINATED_TITLE)
         return ranked_items(ranked, written, adapter.ranking, candidates, k)

@@ -68,7 +68,7 @@ class Service:
         """
         try:
             await self._engine.ping()
-            await asyncio.to_thread(self._store.ping)
+            await self._store.reads.run(self._store.ping)
         except ServingError as error:
             raise NotReadyError(str(error)) from error
         view = await self.views.current()
@@ -178,6 +178,7 @@ async def open_service(
         )
         stack.callback(recommender.close)
         items = ItemEditor(live, views, allowed=settings.allow_item_changes)
+        stack.callback(items.close)
         yield Service(recommender, EventIntake(views, histories), items, arms, views, engine, store, cache)
 
 

@@ -1,7 +1,7 @@
 """The event store: what users did, and what they were shown. The truth; every cache can be rebuilt from it.
 
-SQLite (WAL) in the workspace, or Postgres by URL. The only module that imports sqlalchemy. Its methods block: on an
-event loop they are called through `asyncio.to_thread`.
+SQLite (WAL) in the workspace, or Postgres by URL. The only module that imports sqlalchemy. Its methods block: an event
+loop calls them in the store's own threads, `reads` and `writes`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from serving.errors import SettingsError, StoreUnavailableError
 from serving.events.interaction_log import LoggedInteraction
+from serving.threads import Threads
 
 HISTORY_TYPES = ("interaction", "purchase")
 _BUSY_TIMEOUT_MS = 5_000
+_THREADS = 4  # of readers, and of writers; together fewer than the connections of SQLAlchemy's pool
 _POSTGRES = "postgresql+psycopg"
 _DRIVERS = {"sqlite": "sqlite", _POSTGRES: _POSTGRES, "postgresql": _POSTGRES, "postgres": _POSTGRES}
 _SETUP_LOCK = 0x50F7_12EC  # of Postgres, for its whole database: ours alone
@@ -102,9 +104,16 @@ class Decision:
 
 
 class EventStore:
-    """An open event store. Every method raises StoreUnavailableError when the database does not answer."""
+    """An open event store. Every method raises StoreUnavailableError when the database does not answer.
+
+    Attributes:
+        reads: threads for `history` and `ping`. In SQLite a reader does not wait for a writer.
+        writes: threads for `add_events` and `record_decision`, which wait for other writers.
+    """
 
     def __init__(self, engine: sa.Engine) -> None:
+        self.reads = Threads("store-read", _THREADS)
+        self.writes = Threads("store-write", _THREADS)
         self._engine = engine
         self._insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
 
@@ -218,7 +227,9 @@ class EventStore:
             connection.execute(sa.text("SELECT 1"))
 
     def close(self) -> None:
-        """Close every connection."""
+        """Wait for the calls that run in its threads, then close every connection."""
+        self.reads.close()
+        self.writes.close()
         self._engine.dispose()
 
     @contextmanager

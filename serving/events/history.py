@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -49,14 +48,14 @@ class Histories:
         found = await self._cache.get(user_id)
         if found.items is not None:
             return UserHistory(found.items[-self._limit :], "cache", True)
-        item_ids = await asyncio.to_thread(self._store.history, user_id, self._limit)
+        item_ids = await self._store.reads.run(self._store.history, user_id, self._limit)
         if found.version is not None:
             await self._cache.put(user_id, item_ids, found.version)
         return UserHistory(item_ids, "store", found.available)
 
     async def add(self, events: Sequence[StoredEvent]) -> AddedEvents:
         """Store events; those that belong to a history are part of it when this returns."""
-        accepted = await asyncio.to_thread(self._store.add_events, events)
+        accepted = await self._store.writes.run(self._store.add_events, events)
         changed = [event.user_id for event in events if event.type in HISTORY_TYPES]
         told = await self._cache.drop(changed) if changed else True
         return AddedEvents(accepted, told)

@@ -161,4 +161,5 @@ def rig(tmp_path: Path, live: LiveIndex, store: EventStore, cache: HistoryCache)
     made.write("sft", "Portal")
     made.write("soft", "Zork")
     yield made
+    items.close()
     recommender.close()
