@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 
 from index.ranking.ranking import Written
@@ -13,7 +14,7 @@ from serving.answer import AnswerDraft, popular_items, ranked_items
 from serving.engine.decoding import Decoder, titles_ranked
 from serving.engine.engine import Engine
 from serving.engine.title_tries import StoredTitles
-from serving.errors import DeadlineError
+from serving.errors import DeadlineError, StoreUnavailableError
 from serving.events.event_store import EventStore
 from serving.events.history import Histories
 from serving.schema import (
@@ -29,6 +30,10 @@ from serving.snapshots.known_history import KnownHistory, know_history
 from serving.snapshots.snapshots import ServedView, Snapshots
 from serving.threads import Threads
 from training.prompt import Prompt
+
+_RECORD_TIMEOUT_S = 2.0  # an answer that is ready waits no longer for the event store
+
+_log = logging.getLogger(__name__)
 
 
 class Recommender:
@@ -66,8 +71,8 @@ class Recommender:
 
         Args:
             request_id: unique; events refer to it.
-            record: write the decision, and with it the exposure, to the event store. Batch scoring shows nothing to
-                anybody and passes False.
+            record: write the decision, and with it the exposure, to the event store. Where that fails the answer is
+                given all the same, and says so. Batch scoring shows nothing to anybody and passes False.
 
         Raises:
             AdapterForbiddenError, UnknownAdapterError: the request names an adapter.
@@ -92,14 +97,27 @@ class Recommender:
             if not deadline.expired():
                 raise
             raise DeadlineError(f"no answer within {timeout_ms} ms", remedy="raise timeout_ms") from None
-        if record:  # beyond the deadline's reach: an answer that is ready is recorded and sent
+        if record:
             with draft.timed("record"):
-                await self._store.writes.run(self._store.record_decision, draft.decision())
+                await self._record(draft)
         return draft.response()
 
     def close(self) -> None:
         """Wait for the grounding in progress."""
         self._grounding_thread.close()
+
+    async def _record(self, draft: AnswerDraft) -> None:
+        """Store the decision, after the request's deadline if need be: the answer is there, so it is not given up."""
+        try:
+            async with asyncio.timeout(_RECORD_TIMEOUT_S):
+                await self._store.writes.run(self._store.record_decision, draft.decision())
+        except (StoreUnavailableError, TimeoutError) as error:
+            reason = str(error) or f"the event store took more than {_RECORD_TIMEOUT_S} s"
+            _log.warning("the decision of %s is not recorded: %s", draft.request_id, reason)
+            draft.degraded.append(Degraded.DECISION_NOT_RECORDED)
+        except Exception:
+            _log.exception("the decision of %s is not recorded", draft.request_id)
+            draft.degraded.append(Degraded.DECISION_NOT_RECORDED)
 
     async def _answer(
         self, request: RecommendRequest, draft: AnswerDraft, adapter: ServedAdapter, view: ServedView

@@ -119,6 +119,8 @@ class Degraded(StrEnum):
     * `hallucinated_title`: the best title that the model wrote lies so far from the catalog that it probably means no
       item of it; the items are its nearest all the same.
     * `fewer_than_k`: the filters and exclusions left fewer than `k` items.
+    * `decision_not_recorded`: the event store did not confirm within 2 s that it holds this decision; do not count its
+      exposure.
     * `index_outdated`: the workspace holds another catalog, or a damaged journal or index version, that cannot be taken
       up, or a full disk keeps its newest state from being prepared; the items are of the catalog in memory.
     """
@@ -130,6 +132,7 @@ class Degraded(StrEnum):
     HISTORY_CACHE_UNAVAILABLE = "history_cache_unavailable"
     HALLUCINATED_TITLE = "hallucinated_title"
     FEWER_THAN_K = "fewer_than_k"
+    DECISION_NOT_RECORDED = "decision_not_recorded"
     INDEX_OUTDATED = "index_outdated"
 
 

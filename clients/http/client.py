@@ -43,7 +43,7 @@ from serving.schema import (
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
-RETRIED_STATUSES = frozenset({429, 503})  # nothing was done yet; a 504 or 500 may have cost the server its work
+RETRIED_STATUSES = frozenset({429, 503})  # no answer was made; before a 504 or 500 the server may have done the work
 
 
 @dataclass(frozen=True, slots=True)
