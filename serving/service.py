@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from index.live.live import LiveIndex
@@ -233,18 +234,18 @@ def _open_store(workspace: Workspace, settings: ServingSettings) -> EventStore:
 
 
 def _open_cache(settings: ServingSettings, stack: AsyncExitStack, *, namespace: str, note: Note) -> HistoryCache:
-    url = settings.redis_url
-    if not url:
-        try:
-            embedded = EmbeddedRedis()
-            stack.callback(embedded.close)
-            url = embedded.url
-        except ServingError as error:  # a cache may be missing; answers will say so
-            note(f"history cache: {error}")
-            url = "unix:///nonexistent/softrec-redis.sock"
-    return HistoryCache(
-        url, namespace=namespace, ttl_s=settings.history_ttl_s, timeout_s=settings.redis_timeout_ms / 1000
+    open_cache = partial(
+        HistoryCache, namespace=namespace, ttl_s=settings.history_ttl_s, timeout_s=settings.redis_timeout_ms / 1000
     )
+    if settings.redis_url:
+        return open_cache(settings.redis_url)
+    try:
+        embedded = EmbeddedRedis()
+    except ServingError as error:  # a cache may be missing; answers will say so
+        note(f"history cache: {error}")
+        return open_cache("unix:///nonexistent/softrec-redis.sock")
+    stack.callback(embedded.close)
+    return open_cache(embedded.url, revive=embedded.revive)
 
 
 async def _opened(note: Note, what: str, opening: Awaitable[_T]) -> _T:
