@@ -6,6 +6,7 @@
         ├── DeadlineError            the caller's time is over (504)
         ├── NotReadyError            a part that /recommend needs does not work (503, Retry-After)
         ├── EngineUnavailableError   the engine died or does not answer (503, Retry-After)
+        ├── EngineHungError          the engine's process lives but writes nothing; /readyz only (503, Retry-After)
         ├── StoreUnavailableError    the event store does not answer (503, Retry-After)
         ├── AdapterForbiddenError    a request names its adapter and may not (403)
         ├── UnknownAdapterError      a request names an adapter that is not served (422)
@@ -48,6 +49,10 @@ class NotReadyError(ServingError):
 
 class EngineUnavailableError(ServingError):
     """The engine's process died or does not answer."""
+
+
+class EngineHungError(ServingError):
+    """The engine's process lives, but it writes nothing."""
 
 
 class StoreUnavailableError(ServingError):

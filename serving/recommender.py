@@ -13,6 +13,7 @@ from serving.admission import Admission
 from serving.answer import AnswerDraft, popular_items, ranked_items
 from serving.engine.decoding import Decoder, titles_ranked
 from serving.engine.engine import Engine
+from serving.engine.heartbeat import Heartbeat
 from serving.engine.title_tries import StoredTitles
 from serving.errors import DeadlineError, StoreUnavailableError
 from serving.events.event_store import EventStore
@@ -41,6 +42,7 @@ class Recommender:
 
     Args:
         arms: who answers.
+        heartbeat: the engine's; takes note of each answer.
         views: the index, as it is when a request comes in.
         admission: the queue before the engine.
         timeout_ms: deadline of a request that names none.
@@ -51,6 +53,7 @@ class Recommender:
         *,
         arms: ArmChooser,
         engine: Engine,
+        heartbeat: Heartbeat,
         views: Snapshots,
         histories: Histories,
         store: EventStore,
@@ -59,6 +62,7 @@ class Recommender:
     ) -> None:
         self._arms = arms
         self._engine = engine
+        self._heartbeat = heartbeat
         self._views = views
         self._histories = histories
         self._store = store
@@ -180,6 +184,7 @@ class Recommender:
                 titles=_titles(adapter, candidates, view),
                 request_id=draft.request_id,
             )
+        self._heartbeat.answered()
         written = decoded.written
         if decoded.unconfined:
             draft.degraded.append(Degraded.UNCONFINED)

@@ -22,6 +22,7 @@ from serving.admission import Admission
 from serving.engine.decoding import choose_decoding, choose_ranking
 from serving.engine.engine import Engine
 from serving.engine.environment import engine_threads
+from serving.engine.heartbeat import Heartbeat
 from serving.errors import NotReadyError, ServingError
 from serving.events.embedded_redis import EmbeddedRedis
 from serving.events.event_store import EventStore
@@ -38,6 +39,8 @@ from serving.snapshots.snapshots import Snapshots
 from training.adapter import Adapter, check_adapter
 from training.base_model import BaseModel, locate_base
 from training.generation.vllm.environment import prepare_environment, runs_on_cpu
+
+_STORE_TIMEOUT_S = 5.0  # of the readiness probe
 
 MOST_RUNNING = 256  # vLLM's requests in one batch: those of a search are several
 
@@ -57,6 +60,7 @@ class Service:
     arms: ArmChooser
     views: Snapshots
     _engine: Engine
+    _heartbeat: Heartbeat
     _store: EventStore
     _cache: HistoryCache
 
@@ -64,14 +68,19 @@ class Service:
         """Say that `/recommend` works.
 
         Raises:
-            NotReadyError: the engine or the store does not; a missing Redis, or an index that cannot follow the
+            NotReadyError: the engine or the store does not answer; a missing Redis, or an index that cannot follow the
                 workspace, is only named.
+            EngineHungError: the engine lives but writes nothing.
         """
         try:
             await self._engine.ping()
-            await self._store.reads.run(self._store.ping)
+            async with asyncio.timeout(_STORE_TIMEOUT_S):
+                await self._store.reads.run(self._store.ping)
+        except TimeoutError:
+            raise NotReadyError(f"the event store does not answer within {_STORE_TIMEOUT_S} s") from None
         except ServingError as error:
             raise NotReadyError(str(error)) from error
+        self._heartbeat.check()
         view = await self.views.current()
         degraded = [] if await self._cache.ping() else [Degraded.HISTORY_CACHE_UNAVAILABLE]
         return ReadyResponse(
@@ -164,9 +173,17 @@ async def open_service(
                 f"{proof.effect:.3f} from the base"
             )
 
+        heartbeat = Heartbeat(
+            engine,
+            adapter_id=adapters[0].adapter_id,
+            prompt_ids=adapters[0].golden[0].prompt_ids[:1],
+            hung_after_s=settings.hung_after_ms / 1000,
+        )
+        await stack.enter_async_context(heartbeat.beating())
         recommender = Recommender(
             arms=arms,
             engine=engine,
+            heartbeat=heartbeat,
             views=views,
             histories=histories,
             store=store,
@@ -180,7 +197,7 @@ async def open_service(
         stack.callback(recommender.close)
         items = ItemEditor(live, views, allowed=settings.allow_item_changes)
         stack.callback(items.close)
-        yield Service(recommender, EventIntake(views, histories), items, arms, views, engine, store, cache)
+        yield Service(recommender, EventIntake(views, histories), items, arms, views, engine, heartbeat, store, cache)
 
 
 def resolve_dtype(settings: ServingSettings) -> str:

@@ -55,6 +55,9 @@ class ServingSettings(BaseModel):
     redis_timeout_ms: int = Field(default=250, ge=1, description="Longest wait for Redis before the store answers.")
 
     timeout_ms: int = Field(default=10_000, ge=1, le=120_000, description="Deadline of a request that names none.")
+    hung_after_ms: int = Field(
+        default=10_000, ge=1, description="An engine that was asked and wrote no token for so long hangs: /readyz 503."
+    )
     max_running: int = Field(default=16, ge=1, description="Requests in the engine at the same time.")
     max_waiting: int = Field(default=64, ge=0, description="Requests that may wait for the engine; more get 503.")
     retry_after_s: int = Field(
