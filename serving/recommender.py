@@ -38,13 +38,13 @@ _log = logging.getLogger(__name__)
 
 
 class Recommender:
-    """Answers requests with one engine and its adapters, each request from one view of the index.
+    """Answers requests with one engine and its adapters, each request from one snapshot of the catalog.
 
     Args:
-        arms: who answers.
-        heartbeat: the engine's; takes note of each answer.
-        views: the index, as it is when a request comes in.
-        admission: the queue before the engine.
+        arms: chooses the adapter that answers.
+        heartbeat: of the engine; notes each of its answers.
+        views: give the newest snapshot when a request arrives.
+        admission: the queue in front of the engine.
         timeout_ms: deadline of a request that names none.
     """
 
@@ -75,11 +75,11 @@ class Recommender:
 
         Args:
             request_id: unique; events refer to it.
-            record: write the decision, and with it the exposure, to the event store. Where that fails the answer is
-                given all the same, and says so. Batch scoring shows nothing to anybody and passes False.
+            record: store the decision, and with it the exposure, in the event store. If that fails, the answer says
+                so. Batch scoring shows its answers to no user and passes False.
 
         Raises:
-            AdapterForbiddenError, UnknownAdapterError: the request names an adapter.
+            AdapterForbiddenError, UnknownAdapterError: the request names an adapter that it may not use.
             OverloadedError, DeadlineError, EngineUnavailableError, StoreUnavailableError: try again later.
         """
         choice = self._arms.choose(request)
@@ -111,7 +111,7 @@ class Recommender:
         self._grounding_thread.close()
 
     async def _record(self, draft: AnswerDraft) -> None:
-        """Store the decision, after the request's deadline if need be: the answer is there, so it is not given up."""
+        """Store the decision, even past the request's deadline. A failure only marks the answer, which is complete."""
         try:
             async with asyncio.timeout(_RECORD_TIMEOUT_S):
                 await self._store.writes.run(self._store.record_decision, draft.decision())
@@ -133,12 +133,12 @@ class Recommender:
         with draft.timed("prompt"):
             prompt = adapter.renderer.render(history.titles)
         if not prompt.used:
-            is_unknown = history.unknown and not history.titles  # else a title is known, but no prompt can hold one
+            is_unknown = history.unknown and not history.titles  # else titles are known, but none fits the prompt
             label = Degraded.UNKNOWN_HISTORY if is_unknown else Degraded.NO_HISTORY
             draft.fall_back(_most_popular(view, candidates, request.k), ArmReason.NO_HISTORY, label)
-        elif candidates.rows.any():  # else nothing that the model could write would be an item
+        elif candidates.rows.any():  # else no title that the model could write is allowed
             waiting = time.perf_counter()
-            async with self._admission.place():
+            async with self._admission.slot():
                 draft.note_time("queue", since=waiting)
                 written = await self._write(request, draft, adapter, prompt, candidates, view)
                 if written is not None:
@@ -187,7 +187,7 @@ class Recommender:
         self._heartbeat.answered()
         written = decoded.written
         if decoded.unconfined:
-            draft.degraded.append(Degraded.UNCONFINED)
+            draft.degraded.append(Degraded.UNCONSTRAINED)
         draft.titles_used = prompt.used
         draft.prompt_tokens, draft.completion_tokens = len(prompt.ids), decoded.completion_tokens
         if request.explain:
@@ -218,7 +218,7 @@ class Recommender:
 
 
 def _titles(adapter: ServedAdapter, candidates: Candidates, view: ServedView) -> StoredTitles | None:
-    """What the adapter may write, if it is confined to the catalog."""
+    """The titles that an adapter with constrained decoding may write; None for the others."""
     if not adapter.writes_in_catalog:
         return None
     return view.tries[adapter.renderer.tokenization_digest].open_titles(candidates.filtered, candidates.excluded)

@@ -1,4 +1,4 @@
-"""All that a running server is made of, opened in order, closed in reverse. `softrec score` uses it without HTTP."""
+"""The parts of a running server, opened in order, closed in reverse. `softrec score` uses it without HTTP."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from training.generation.vllm.environment import prepare_environment, runs_on_cp
 
 _STORE_TIMEOUT_S = 5.0  # of the readiness probe
 
-MOST_RUNNING = 256  # vLLM's requests in one batch: those of a search are several
+MOST_RUNNING = 256  # requests of vLLM in one batch; a beam search is several
 
 EngineOpener = Callable[[BaseModel, Sequence[Adapter], ServingSettings], Awaitable[Engine]]
 Note = Callable[[str], None]
@@ -65,12 +65,12 @@ class Service:
     _cache: HistoryCache
 
     async def ready(self) -> ReadyResponse:
-        """Say that `/recommend` works.
+        """Return if `/recommend` works.
 
         Raises:
-            NotReadyError: the engine or the store does not answer; a missing Redis, or an index that cannot follow the
-                workspace, is only named.
-            EngineHungError: the engine lives but writes nothing.
+            NotReadyError: the engine or the store does not answer. A missing Redis and an outdated index are only
+                labels in `degraded`.
+            EngineHungError: the engine runs but writes nothing.
         """
         try:
             await self._engine.ping()
@@ -95,7 +95,7 @@ async def open_vllm(base: BaseModel, adapters: Sequence[Adapter], settings: Serv
     """Start the real engine, sized by what the adapters need."""
     on_cpu = runs_on_cpu()
     prepare_environment(os.environ, on_cpu=on_cpu)
-    from serving.engine.vllm_engine import VllmEngine, VllmOptions  # vLLM reads its environment while it is imported
+    from serving.engine.vllm_engine import VllmEngine, VllmOptions  # vLLM reads its environment at import
 
     golden = [prompt for adapter in adapters for prompt in adapter.golden]
     longest_golden = max(len(prompt.prompt_ids) + len(prompt.completion_ids) + 1 for prompt in golden)
@@ -126,16 +126,16 @@ async def open_service(
     open_engine: EngineOpener = open_vllm,
     note: Note = lambda text: None,
 ) -> AsyncIterator[Service]:
-    """Open a workspace for recommendations; everything is closed when the context is left.
+    """Open a workspace for recommendations; close everything when the context ends.
 
     Args:
         workspace: must hold a catalog, a base, at least one adapter, an index and an interaction log.
         open_engine: starts the engine.
-        note: told, one line each, what was opened and how long it took.
+        note: receives a line about each part: its name and the seconds it took.
 
     Raises:
-        ArtifactError: something is missing, damaged or does not belong together; the message names the command.
-        AdapterProofError: an adapter does not do in this engine what it did in training.
+        ArtifactError: an artifact is missing, damaged or belongs to another; the message names the command.
+        AdapterProofError: an adapter's log-probabilities in this engine differ from training's.
         ServingError: a part does not start.
     """
     async with AsyncExitStack() as stack:
@@ -161,7 +161,7 @@ async def open_service(
         histories = Histories(store, cache, limit=settings.history_limit)
 
         arms = _choose_arms(base, adapters, settings, encoder=live.view.grounder.encoder.fingerprint)
-        views = await _opened(note, "title tries", asyncio.to_thread(Snapshots, live, _spellings(arms)))
+        views = await _opened(note, "title tries", asyncio.to_thread(Snapshots, live, _tokenizations(arms)))
         stack.push_async_callback(views.close)
         engine = await _opened(note, "engine", open_engine(base, adapters, settings))
         stack.push_async_callback(engine.close)
@@ -201,7 +201,7 @@ async def open_service(
 
 
 def resolve_dtype(settings: ServingSettings) -> str:
-    """Return the weights' dtype: float32 on the CPU unless another is set, where it is the faster one."""
+    """Return the weights' dtype: as set; else float32 on the CPU, where it is fastest, and the model's own on a GPU."""
     return "float32" if settings.dtype == "auto" and runs_on_cpu() else settings.dtype
 
 
@@ -234,8 +234,8 @@ def _choose_arms(
     )
 
 
-def _spellings(arms: ArmChooser) -> dict[str, TitleTokenization]:
-    """Every spelling that an adapter writes the catalog's titles in, by its digest."""
+def _tokenizations(arms: ArmChooser) -> dict[str, TitleTokenization]:
+    """Return the title tokenizations of the adapters with constrained decoding, by digest."""
     renderers = (adapter.renderer for adapter in arms.adapters.values() if adapter.writes_in_catalog)
     return {renderer.tokenization_digest: renderer for renderer in renderers}
 
@@ -258,7 +258,7 @@ def _open_cache(settings: ServingSettings, stack: AsyncExitStack, *, namespace: 
         return open_cache(settings.redis_url)
     try:
         embedded = EmbeddedRedis()
-    except ServingError as error:  # a cache may be missing; answers will say so
+    except ServingError as error:  # serve without a cache; answers say so
         note(f"history cache: {error}")
         return open_cache("unix:///nonexistent/softrec-redis.sock")
     stack.callback(embedded.close)

@@ -2,8 +2,8 @@
 
 One hash per user, `softrec:<store's token>:history:<sha256 of the user id>`, with a TTL. It holds `version`, a random
 token that every write of the user's events replaces, and `items`. A reader that missed stores what it read only if the
-version is still the one that it saw, so a slow reader never overwrites what a writer has just made stale. A version is
-never used twice, also not when Redis forgot the hash in between: a counter would begin again and let the slow one win.
+version is still the one that it saw, so a slow reader never overwrites what a writer has just made stale. Versions are
+random and never repeat: after Redis evicted the hash, a counter would start again and let the slow reader win.
 
 Redis may be down: then every call after the first returns at once and the store answers. The cache remembers the users
 whose entries it could not drop meanwhile, and drops them before it reads Redis again. An entry that another program
@@ -62,11 +62,11 @@ return 1
 
 @dataclass(frozen=True)
 class Lookup:
-    """What the cache knows of a user.
+    """The cache's entry of a user.
 
     Attributes:
-        items: item ids, oldest first; None when it knows nothing.
-        version: what `put` must be given to fill the gap; None when Redis did not answer.
+        items: item ids, oldest first; None on a miss.
+        version: the argument that `put` needs after a miss; None when Redis did not answer.
     """
 
     items: list[str] | None
@@ -78,12 +78,12 @@ class Lookup:
 
 
 class HistoryCache:
-    """A bounded, expiring cache of histories. No method raises because of Redis.
+    """A bounded, expiring cache of histories. No failure of Redis raises.
 
     Args:
         url: redis://, rediss:// or unix:// URL.
-        namespace: `EventStore.token` of the store that it caches; two stores may share a Redis.
-        ttl_s: how long an entry lives after it was written.
+        namespace: `EventStore.token` of the cached store; stores may share a Redis.
+        ttl_s: lifetime of an entry after its last write.
         timeout_s: longest wait for Redis in one call.
         revive: called before each probe of a Redis that did not answer: starts it again if it is ours and died.
     """
@@ -132,7 +132,7 @@ class HistoryCache:
         return await self._call(read, otherwise=Lookup(None, None))
 
     async def put(self, user_id: str, items: Sequence[str], version: str) -> None:
-        """Remember a history read from the store after `get` gave `version`; ignored if it changed since."""
+        """Cache a history read from the store after `get` gave `version`; ignored if it changed since."""
         key, text = self._key(user_id), json.dumps(list(items))
 
         async def write() -> None:
@@ -157,7 +157,7 @@ class HistoryCache:
         return False
 
     async def ping(self) -> bool:
-        """Say whether Redis answers."""
+        """Return whether Redis answers."""
 
         async def ask() -> bool:
             return bool(await cast(Awaitable[object], self._redis.ping()))

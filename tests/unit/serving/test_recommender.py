@@ -98,7 +98,7 @@ async def test_a_title_that_no_prompt_can_hold_is_skipped_and_hides_nothing(rig:
 async def test_a_history_that_no_prompt_can_hold_is_answered_by_popularity(rig: Rig) -> None:
     """Nobody is asked to write from an empty prompt. Popularity without Portal (seen): Doom and Myst, 1 each."""
     rig.make_room(4)
-    async with rig.admission.place(), rig.admission.place():  # all there are: the answer needs none
+    async with rig.admission.slot(), rig.admission.slot():  # all there are: the answer needs none
         for history in (["i5", "i1"], ["??", "i5"]):
             answer = await rig.service.recommender.recommend(
                 RecommendRequest(history=history, k=2, explain=True), request_id=f"r {history[0]}"
