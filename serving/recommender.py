@@ -218,7 +218,7 @@ class Recommender:
 
 
 def _titles(adapter: ServedAdapter, candidates: Candidates, view: ServedView) -> StoredTitles | None:
-    """The titles that an adapter with constrained decoding may write; None for the others."""
+    """What the adapter may write, if it is constrained to the catalog."""
     if not adapter.writes_in_catalog:
         return None
     return view.tries[adapter.renderer.tokenization_digest].open_titles(candidates.filtered, candidates.excluded)

@@ -58,7 +58,7 @@ class ItemEditor:
             )
         try:
             change = parse_change(fields)
-        except ValueError as error:
+        except ValueError as error:  # of parsing alone: any other is ours, not the caller's
             raise InvalidItemError(str(error)) from error
         try:
             # shielded: a change that is under way is made, whether or not its caller waits for the answer
