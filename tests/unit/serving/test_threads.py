@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from serving import service
+from serving.errors import NotReadyError
 from serving.schema import Event, EventsRequest, EventType, ItemBody, RecommendRequest
 from serving.threads import Threads
 from tests.unit.serving.conftest import Rig
@@ -32,10 +34,11 @@ class Gate:
 
     @contextlib.asynccontextmanager
     async def closed(self, *calls: Any) -> AsyncIterator[None]:
-        """The calls are under way, and the first one is blocked."""
+        """The calls are under way, and the first of them is blocked."""
         tasks = [asyncio.create_task(call) for call in calls]
         try:
-            await asyncio.wait_for(asyncio.wrap_future(self.entered), 20)
+            if calls:
+                await asyncio.wait_for(asyncio.wrap_future(self.entered), 20)
             yield
         finally:
             self._open.set()
@@ -84,6 +87,16 @@ async def test_slow_reads_keep_no_write_waiting(rig: Rig, monkeypatch: pytest.Mo
     async with gate.closed(*reads):
         await asyncio.wait_for(rig.service.events.add(events(0)), 20)
         await asyncio.wait_for(rig.service.items.put("n1", ItemBody(title="New")), 20)
+
+
+async def test_readiness_does_not_wait_for_a_store_that_hangs(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_STORE_TIMEOUT_S", 0.05)
+    gate = Gate(rig.store.ping)
+    monkeypatch.setattr(rig.store, "ping", gate)
+    async with gate.closed():
+        with pytest.raises(NotReadyError, match="does not answer within"):
+            await asyncio.wait_for(rig.service.ready(), 20)
+    await rig.service.ready()
 
 
 def events(number: int) -> EventsRequest:
