@@ -17,8 +17,15 @@ from index.titles.filtered_trie import TitleOrder
 from index.titles.trie import TitleTrie
 from index.titles.trie_store import write_trie
 from serving.adapters.proof import FLOAT32_TOLERANCE, prove_adapter
+from serving.engine.heartbeat import Heartbeat
 from serving.engine.title_tries import StoredTitles, TitleTries
-from serving.errors import AdapterProofError, EngineStartError, EngineUnavailableError, UnknownAdapterError
+from serving.errors import (
+    AdapterProofError,
+    EngineHungError,
+    EngineStartError,
+    EngineUnavailableError,
+    UnknownAdapterError,
+)
 from training.adapter import Adapter, AdapterFacts, Decoding, GoldenPrompt
 from training.generation.vllm.environment import prepare_environment
 from training.prompt import PromptTemplate
@@ -324,6 +331,32 @@ async def test_a_search_cancelled_while_a_request_is_handed_over_leaves_none(eng
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await search(engine, tries.allowed_titles(), "a@1", name="handed-over")
+    assert engine._llm.get_num_unfinished_requests() == 0
+
+
+async def test_a_stopped_engine_hangs_until_it_goes_on(engine) -> None:
+    """Its process is alive and its connections are open, so `ping` finds nothing."""
+    heartbeat = Heartbeat(engine, adapter_id="a@1", prompt_ids=PROMPT[:1], hung_after_s=0.5)
+
+    async def seen(hangs: bool) -> None:
+        async with asyncio.timeout(60):
+            while hangs != (heartbeat.silent_s() >= 0.5):
+                await asyncio.sleep(0.05)
+
+    [child] = engine._children
+    async with heartbeat.beating():
+        await seen(hangs=False)
+        os.kill(child.pid, signal.SIGSTOP)
+        try:
+            await seen(hangs=True)
+            await engine.ping()
+            with pytest.raises(EngineHungError, match="wrote none for"):
+                heartbeat.check()
+        finally:
+            os.kill(child.pid, signal.SIGCONT)
+        await seen(hangs=False)
+    heartbeat.check()
+    assert (await engine.generate(PROMPT, adapter_id="a@1", max_new_tokens=2, request_id="goes on")).ids
     assert engine._llm.get_num_unfinished_requests() == 0
 
 

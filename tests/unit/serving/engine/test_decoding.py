@@ -88,7 +88,7 @@ async def test_a_narrow_beam_is_filled_up_with_neighbours_that_say_so(rig: Rig) 
 async def test_where_nothing_may_be_given_nobody_is_asked_to_write(rig: Rig, decoding: Decoding) -> None:
     rig.decode(decoding, LIKELIHOOD)
     request = RecommendRequest(history=["i8"], filters=Filters(category=["nope"]))
-    async with rig.admission.place(), rig.admission.place():  # all there are
+    async with rig.admission.slot(), rig.admission.slot():  # all there are
         answer = await rig.service.recommender.recommend(request, request_id="r", record=False)
     assert (answer.items, answer.degraded) == ([], [Degraded.FEWER_THAN_K])
     assert rig.engine.prompts == []
@@ -137,7 +137,7 @@ async def test_an_answer_says_that_its_text_was_not_confined_to_the_catalog(
         TitleTries, "allowed_titles", lambda tries, *_: allowed_titles(tries, np.zeros(7, dtype=np.bool_))
     )
     answer = await recommend(request, request_id="free", record=False)
-    assert answer.degraded == [Degraded.UNCONFINED]
+    assert answer.degraded == [Degraded.UNCONSTRAINED]
     assert [item.grounding.match for item in answer.items if item.grounding] == [Match.EXACT, Match.NEAREST]
 
 
