@@ -14,7 +14,7 @@ _EPSILON = float(np.finfo(np.float32).eps)
 _TINY = float(np.finfo(np.float32).tiny)
 
 
-class CoarseCopy:
+class Int8Copy:
     """The vectors rounded to 8 bits per number, each dimension over its own range; `dimension` bytes per row.
 
     A scan is bound by memory, so a quarter of the bytes is read in less than half the time. Let v' be what remains of
