@@ -83,7 +83,7 @@ def main() -> None:
         if name == "100k":
             figures["batch64"] = _batch(flat, queries, turns.batch)
         if name == LARGEST:
-            figures["ann_speedup"], figures["ann_recall"] = _approximate(flat, turns.approximate, arguments.threads)
+            figures["ann_speedup"], figures["ann_recall"] = _approximate(flat, turns.approximate)
     titles = read_titles(arguments.items) if arguments.items else make_titles(turns.encode * turns.titles)
     figures["build"] = _build(titles, turns)
     print(f"\npeak {peak_mib():,.0f} MiB")
@@ -118,10 +118,10 @@ def _batch(flat: FlatIndex, queries: Vectors, turns: int) -> float:
     return raw / ours
 
 
-def _approximate(flat: FlatIndex, turns: int, threads: int) -> tuple[float, float]:
+def _approximate(flat: FlatIndex, turns: int) -> tuple[float, float]:
     started = seconds()
     request = SearchRequest("auto" if len(flat) >= SIZES[LARGEST] else "pq")
-    search, facts = build_search(flat.matrix, request, threads=threads)
+    search, facts = build_search(flat.matrix, request)
     print(f"build_search of {len(flat):,} rows: {seconds() - started:.1f} s, {facts}")
     queries = sample_queries(flat, 1000, seed=2)
     exact, _ = flat.search(queries, K)

@@ -108,9 +108,7 @@ class FlatIndex:
         """Return a copy of the vectors of some rows, [len(rows), dimension]."""
         return self._vectors[rows]
 
-    def search(
-        self, queries: Vectors, k: int, *, allowed: Mask | None = None, threads: int = 1
-    ) -> tuple[Vectors, Rows]:
+    def search(self, queries: Vectors, k: int, *, allowed: Mask | None = None) -> tuple[Vectors, Rows]:
         """Find the k nearest rows of each query, as `TitleSearch.search` says; exact."""
         queries, squares = check_search(queries, k, allowed, shape=self._vectors.shape)
         reachable = len(self) if allowed is None else int(np.count_nonzero(allowed))
@@ -126,7 +124,7 @@ class FlatIndex:
         if few or len(queries) >= _PRODUCT_FROM:
             doubtful = self._multiply(queries, squares, allowed, reachable, few, distances, rows)
         if doubtful:
-            with omp_threads(threads):
+            with one_thread():
                 for place in doubtful:
                     distances[place], rows[place] = self._scan(queries[place : place + 1], k, allowed, reachable)
         return distances, rows
@@ -219,13 +217,13 @@ def _filtering(allowed: Mask | None) -> Iterator[Any]:
 
 
 @contextmanager
-def omp_threads(threads: int) -> Iterator[None]:
-    """Set this thread's OpenMP width for a while; whoever shares the runtime finds it as it was."""
+def one_thread() -> Iterator[None]:
+    """Let FAISS use one OpenMP thread for a while: a single query is bound by memory, and servers run many."""
     before = faiss.omp_get_max_threads()
-    if before == threads:
+    if before == 1:
         yield
         return
-    faiss.omp_set_num_threads(threads)
+    faiss.omp_set_num_threads(1)
     try:
         yield
     finally:

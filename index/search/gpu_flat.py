@@ -47,15 +47,13 @@ class GpuFlatIndex:
         """Return a copy of the vectors of some rows, [len(rows), dimension]."""
         return self.flat.vectors(rows)
 
-    def search(
-        self, queries: Vectors, k: int, *, allowed: Mask | None = None, threads: int = 1
-    ) -> tuple[Vectors, Rows]:
+    def search(self, queries: Vectors, k: int, *, allowed: Mask | None = None) -> tuple[Vectors, Rows]:
         """Find the k nearest rows of each query, as `TitleSearch.search` says; exact."""
         queries, squares = check_search(queries, k, allowed, shape=(len(self), self.dimension))
         k = min(k, len(self))
         proposed = min(k + _SPARE, len(self))
         if proposed > _MOST or not len(queries) or (allowed is not None and not allowed.all()):
-            return self.flat.search(queries, k, allowed=allowed, threads=threads)
+            return self.flat.search(queries, k, allowed=allowed)
         with self._turn:
             squared, candidates = self._index.search(queries, proposed)
         slack = 4 * (self.dimension + 8) * _EPSILON * (np.sqrt(squares) + self.flat.largest_norm) ** 2
@@ -64,7 +62,7 @@ class GpuFlatIndex:
         for place, found in enumerate(candidates):
             exact, ordered = self.flat.measure(queries[place], found)
             if proposed < len(self) and squared[place, -1] - slack[place] <= float(exact[k - 1]) ** 2:
-                answer = self.flat.search(queries[place : place + 1], k, threads=threads)
+                answer = self.flat.search(queries[place : place + 1], k)
                 exact, ordered = answer[0][0], answer[1][0]
             distances[place], rows[place] = exact[:k], ordered[:k]
         return distances, rows

@@ -48,7 +48,7 @@ class SearchRequest:
             raise ValueError(f"kind must be one of {', '.join(get_args(SearchKind))}, got {self.kind!r}")
 
 
-def build_search(vectors: Vectors, request: SearchRequest, *, threads: int = 1) -> tuple[TitleSearch, dict[str, Any]]:
+def build_search(vectors: Vectors, request: SearchRequest) -> tuple[TitleSearch, dict[str, Any]]:
     """Index vectors [n, dimension], n > 0; row r of the array is row r of the search.
 
     "auto" is flat up to 200,000 rows and "pq" above. Product codes propose more and more candidates until their
@@ -58,7 +58,6 @@ def build_search(vectors: Vectors, request: SearchRequest, *, threads: int = 1) 
     Args:
         vectors: float32, finite.
         request: which kind, and the share of the ten nearest rows that must be found.
-        threads: OpenMP threads of the build.
 
     Returns:
         The search, and its facts for the manifest: `kind`, `breadth`, `recall_at_10`, `queries`; of a flat search
@@ -74,30 +73,30 @@ def build_search(vectors: Vectors, request: SearchRequest, *, threads: int = 1) 
         return flat, exact
     if len(flat) < CODES_FROM:
         return flat, exact | {"instead_of": "pq"}
-    search = ProductCodesIndex.build(flat, threads=threads)
-    recall = _widen(search, sample_queries(flat, _QUERIES), request.recall_floor, threads=threads)
+    search = ProductCodesIndex.build(flat)
+    recall = _widen(search, sample_queries(flat, _QUERIES), request.recall_floor)
     if recall < request.recall_floor:
         return flat, exact | {"instead_of": "pq", "recall_reached": recall}
     return search, {"kind": "pq", "breadth": search.breadth, "recall_at_10": recall, "queries": _QUERIES}
 
 
-def _widen(search: ProductCodesIndex, queries: Vectors, recall_floor: float, *, threads: int) -> float:
+def _widen(search: ProductCodesIndex, queries: Vectors, recall_floor: float) -> float:
     """Raise the search's breadth until the floor holds or a scan is as fast; returns the recall reached."""
-    exact, _ = search.flat.search(queries, _DEPTH, threads=threads)
+    exact, _ = search.flat.search(queries, _DEPTH)
     while True:
-        recall = recall_of(search, queries, exact, threads=threads)
+        recall = recall_of(search, queries, exact)
         wider = math.ceil(search.breadth * _STEP)
         if recall >= recall_floor or wider > search.broadest // 2:
             return recall
         search.breadth = wider
 
 
-def recall_of(search: TitleSearch, queries: Vectors, exact: Vectors, *, threads: int = 1) -> float:
+def recall_of(search: TitleSearch, queries: Vectors, exact: Vectors) -> float:
     """Share of the k nearest that a search finds, given their exact distances [n, k].
 
     A row counts when it is no farther than the k-th nearest, so one tie is as good as another.
     """
-    found, _ = search.search(queries, exact.shape[1], threads=threads)
+    found, _ = search.search(queries, exact.shape[1])
     return float(np.mean(found <= exact[:, -1:]))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from index.search.flat import FlatIndex, omp_threads, read_faiss
+from index.search.flat import FlatIndex, one_thread, read_faiss
 from index.search.search import Mask, Rows, Vectors, check_search
 
 _LEAST_ROWS = 16  # that the codes can be trained on
@@ -63,7 +63,7 @@ class ProductCodesIndex:
         self._codes = codes
 
     @classmethod
-    def build(cls, flat: FlatIndex, *, threads: int = 1) -> ProductCodesIndex:
+    def build(cls, flat: FlatIndex) -> ProductCodesIndex:
         """Code the rows of a flat index; the breadth is the least that makes sense.
 
         Raises:
@@ -77,7 +77,7 @@ class ProductCodesIndex:
         kept -= kept % 2 if kept > 1 else 0
         codes = faiss.index_factory(dimension, f"PCAR{kept},PQ{max(kept // 2, 1)}x4fs")
         faiss.downcast_index(codes.index).pq.cp.min_points_per_centroid = 1
-        with omp_threads(threads):
+        with one_thread():
             codes.train(np.ascontiguousarray(vectors[:: max(1, rows // _TRAINED_ON)]))
             codes.add(vectors)
         return cls(flat, codes)
@@ -111,24 +111,22 @@ class ProductCodesIndex:
         """Return a copy of the vectors of some rows, [len(rows), dimension]."""
         return self.flat.vectors(rows)
 
-    def search(
-        self, queries: Vectors, k: int, *, allowed: Mask | None = None, threads: int = 1
-    ) -> tuple[Vectors, Rows]:
+    def search(self, queries: Vectors, k: int, *, allowed: Mask | None = None) -> tuple[Vectors, Rows]:
         """Find k near rows of each query, as `TitleSearch.search` says; min(k, allowed rows) always come back."""
         queries, _ = check_search(queries, k, allowed, shape=(len(self), self.dimension))
         reachable = len(self) if allowed is None else int(np.count_nonzero(allowed))
         k = min(k, reachable)
         if reachable < _EXACT_BELOW * len(self) or k > _DEEPEST or k == 0:
-            return self.flat.search(queries, max(k, 1), allowed=allowed, threads=threads)
+            return self.flat.search(queries, max(k, 1), allowed=allowed)
         if reachable == len(self):
             allowed = None
-        with omp_threads(threads):
+        with one_thread():
             candidates = self._propose(queries, k, allowed, reachable)
         distances = np.empty((len(queries), k), dtype=np.float32)
         rows = np.empty((len(queries), k), dtype=np.int64)
         for number, found in enumerate(candidates):
             if len(found) < k:
-                answer = self.flat.search(queries[number : number + 1], k, allowed=allowed, threads=threads)
+                answer = self.flat.search(queries[number : number + 1], k, allowed=allowed)
                 distances[number], rows[number] = answer[0][0], answer[1][0]
             else:
                 exact, ordered = self.flat.measure(queries[number], self._nearest(queries[number], found, k + _SPARE))
