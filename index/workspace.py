@@ -23,7 +23,7 @@ SETTINGS_FILE = "softrec.toml"
 
 @dataclass(frozen=True)
 class ShopSettings:
-    """What `softrec init` was told of the shop.
+    """The shop's settings, from `softrec init` and `softrec train --base`.
 
     Attributes:
         noun: what the shop offers, singular: "movie".

@@ -118,7 +118,7 @@ def _fetch(name: str, revision: str) -> Path:
         return find(local_only=False)
     except (OSError, ValueError) as error:  # no network, no such model, no permission, no possible name
         raise SoftrecError(
-            f"base model {name!r} is neither a folder nor to be had from the hub ({str(error).splitlines()[0]})",
+            f"base model {name!r} is not a folder, and the hub did not give it ({str(error).splitlines()[0]})",
             remedy="check the name, the network and HF_TOKEN, or name a folder that holds the model",
         ) from error
 

@@ -125,8 +125,8 @@ class FlatIndex:
             doubtful = self._multiply(queries, squares, allowed, reachable, few, distances, rows)
         if doubtful:
             with one_thread():
-                for place in doubtful:
-                    distances[place], rows[place] = self._scan(queries[place : place + 1], k, allowed, reachable)
+                for number in doubtful:
+                    distances[number], rows[number] = self._scan(queries[number : number + 1], k, allowed, reachable)
         return distances, rows
 
     def _scan(self, query: Vectors, k: int, allowed: Mask | None, reachable: int) -> tuple[Vectors, Rows]:
@@ -157,7 +157,7 @@ class FlatIndex:
         distances: Vectors,
         rows: Rows,
     ) -> list[int]:
-        """Fill in distances and rows [n, k] by a product; returns the places that it leaves in doubt."""
+        """Fill in distances and rows [n, k] by a product; returns which queries it leaves in doubt."""
         k = distances.shape[1]
         chosen = np.flatnonzero(allowed) if few and allowed is not None else None
         half_squares = self._half_squares
@@ -176,11 +176,11 @@ class FlatIndex:
         # what was not proposed lies at least this far, squared
         left_out = squares - 2 * scores[:, 0] - slack - self.dimension * _TINY
         doubtful = []
-        for place, found in enumerate(candidates):
-            exact, ordered = self.measure(queries[place], found)
-            distances[place], rows[place] = exact[:k], ordered[:k]
-            if len(found) < reachable and left_out[place] <= float(exact[k - 1]) ** 2:
-                doubtful.append(place)
+        for number, found in enumerate(candidates):
+            exact, ordered = self.measure(queries[number], found)
+            distances[number], rows[number] = exact[:k], ordered[:k]
+            if len(found) < reachable and left_out[number] <= float(exact[k - 1]) ** 2:
+                doubtful.append(number)
         return doubtful
 
     def measure(self, query: Vectors, candidates: Rows) -> tuple[Vectors, Rows]:
