@@ -4,10 +4,12 @@ import json
 
 import pytest
 
+from clients.commands.train import _use_base
 from index.artifact import file_digest, write_artifact
 from index.errors import CorruptArtifactError, MissingArtifactError, SoftrecError
 from index.workspace import ShopSettings, Workspace
 from training.base_model import BASE_KIND, locate_base
+from training.progress import Silence
 
 
 @pytest.fixture
@@ -142,6 +144,15 @@ def test_a_pinned_model_that_the_cache_lacks_or_holds_in_part_is_fetched_by_its_
     with pytest.raises(MissingArtifactError, match=r"tokenizer\.json"):
         locate_base(pinned)
     assert hub.asked == ["a" * 40] * 2
+
+
+def test_train_with_a_hub_name_pins_it_at_once(shop, hub):
+    shop.write_settings(ShopSettings(base_model="other/llm@" + "c" * 40))
+    changed = _use_base(Workspace.open(shop.root), "some/llm", Silence())
+    assert changed.settings.base_model == f"some/llm@{'a' * 40}"
+    assert Workspace.open(shop.root).settings == changed.settings
+    locate_base(changed)
+    assert hub.asked == [None]
 
 
 def test_looking_at_another_model_does_not_change_the_shop(shop, hub):
