@@ -14,6 +14,7 @@ import asyncio
 import csv
 import io
 import json
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -169,16 +170,16 @@ def _begin(parts: Path, run: Mapping[str, Any], *, restart: bool) -> None:
         RefusedError: something of that name is not ours; --restart does not remove it either.
         MismatchError: it is another run's, and no `restart`.
     """
-    wanted = json.loads(json.dumps(run))
-    if parts.is_symlink() or (parts.exists() and not (parts.is_dir() and not any(parts.iterdir()))):
-        found = _read_run(parts)
-        if found is not None and found != wanted and not restart:
-            remedy = "finish it with its own file and settings, or start again with --restart"
-            expected, other = (json.dumps(one, sort_keys=True) for one in (wanted, found))
-            raise MismatchError(f"{parts}: an unfinished run", expected=expected, found=other, remedy=remedy)
-        if found is None or restart:
-            _clear(parts)
-    _write_run(parts, wanted)
+    ours = json.loads(json.dumps(run))
+    is_new = not os.path.lexists(parts) or (parts.is_dir() and not parts.is_symlink() and not any(parts.iterdir()))
+    found = None if is_new else _read_run(parts)
+    if found is not None and found != ours and not restart:
+        remedy = "finish it with its own file and settings, or start again with --restart"
+        expected, other = (json.dumps(one, sort_keys=True) for one in (ours, found))
+        raise MismatchError(f"{parts}: an unfinished run", expected=expected, found=other, remedy=remedy)
+    if not is_new and (found is None or restart):
+        _clear(parts)
+    _write_run(parts, ours)
 
 
 def _read_run(parts: Path) -> dict[str, Any] | None:
