@@ -139,8 +139,9 @@ def write_version(
                 asked_for=asdict(wish),
                 encoder={"name": encoder.name, "fingerprint": encoder.fingerprint, "dimension": encoder.dimension},
             )
-        _point_to(index_dir, version)
-        for old in list_versions(index_dir)[:-keep]:
+        replaced = _point_to(index_dir, version)
+        # the version that was in use goes last: after a rollback it is older than the bad one that was left
+        for old in sorted(list_versions(index_dir), key=lambda name: (name == version, name == replaced))[:-keep]:
             shutil.rmtree(index_dir / old)
     return version
 
@@ -234,8 +235,12 @@ def build_command(index_dir: Path) -> str:
     return f"softrec index {index_dir.parent}"
 
 
-def _point_to(index_dir: Path, version: str) -> None:
-    write_file(index_dir / ACTIVE, f"{version}\n".encode())
+def _point_to(index_dir: Path, version: str) -> str:
+    """Make a version the active one; return what `active` said before."""
+    path = index_dir / ACTIVE
+    before = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+    write_file(path, f"{version}\n".encode())
+    return before
 
 
 def _names(index_dir: Path) -> list[str]:

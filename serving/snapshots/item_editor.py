@@ -51,10 +51,12 @@ class ItemEditor:
                 "this server does not let requests change the catalog", remedy="set SOFTREC_ALLOW_ITEM_CHANGES=true"
             )
         try:
-            # shielded: a change that is under way is made, whether or not its caller waits for the answer
-            outcome = await asyncio.shield(asyncio.to_thread(self._live.apply, parse_change(fields)))
-        except ValueError as error:
+            change = parse_change(fields)
+        except ValueError as error:  # of parsing alone: any other is ours, not the caller's
             raise InvalidItemError(str(error)) from error
+        try:
+            # shielded: a change that is under way is made, whether or not its caller waits for the answer
+            outcome = await asyncio.shield(asyncio.to_thread(self._live.apply, change))
         except NoSuchItemError as error:
             raise UnknownItemError(str(error)) from error
         except SoftrecError as error:

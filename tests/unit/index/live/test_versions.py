@@ -53,6 +53,15 @@ def test_the_way_back_to_an_older_version(tmp_path: Path) -> None:
         activate(tmp_path, "0009-00000000")
 
 
+def test_a_build_after_a_rollback_keeps_the_version_that_was_in_use(tmp_path: Path) -> None:
+    """The bad version, left by the rollback, is newer than the good one, and still goes first."""
+    good, bad = build(tmp_path), build(tmp_path)
+    activate(tmp_path, good)
+    newest = build(tmp_path, keep=2)
+    assert list_versions(tmp_path) == [good, newest]
+    assert bad not in list_versions(tmp_path)
+
+
 class KilledEncoder(LetterEncoder):
     def encode(self, titles: Sequence[str]) -> NDArray[np.float32]:
         raise KeyboardInterrupt

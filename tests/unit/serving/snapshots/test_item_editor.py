@@ -15,7 +15,7 @@ from index.live.versions import build_index
 from index.ranking.ranking_spec import RankingSpec
 from index.workspace import Workspace
 from serving.http.app import create_app
-from serving.schema import Degraded, Event, EventsRequest, EventType, ItemResponse, RecommendRequest
+from serving.schema import Degraded, Event, EventsRequest, EventType, ItemBody, ItemResponse, RecommendRequest
 from serving.snapshots import snapshots as views
 from serving.snapshots.item_editor import ItemEditor
 from tests.tiny_shop import ITEMS
@@ -124,6 +124,17 @@ async def test_a_bad_change_is_a_problem_and_changes_nothing(
     answer = await http.request(method, path, json=body) if body is not None else await http.request(method, path)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert rig.live.view is before
+
+
+async def test_a_fault_of_ours_is_not_the_callers(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An encoder that returns another shape raises ValueError too."""
+
+    def encode(titles: object) -> None:
+        raise ValueError("could not broadcast input array from shape (1,3) into shape (1,26)")
+
+    monkeypatch.setattr(rig.live.view.grounder.encoder, "encode", encode)
+    with pytest.raises(ValueError, match="could not broadcast"):
+        await rig.service.items.put("j1", ItemBody(title="A new title"))
 
 
 async def test_changes_need_permission(rig: Rig, http: httpx.AsyncClient) -> None:
