@@ -59,16 +59,11 @@ class Ranking:
 class Grounder:
     """A catalog, the index of its titles, and the encoder that made it.
 
-    Args:
-        earlier: of another state of the catalog, with the same encoder: texts that it has embedded are known here too.
-
     Raises:
         ValueError: their sizes do not fit together.
     """
 
-    def __init__(
-        self, catalog: Catalog, index: TitleSearch, encoder: TitleEncoder, *, earlier: Grounder | None = None
-    ) -> None:
+    def __init__(self, catalog: Catalog, index: TitleSearch, encoder: TitleEncoder) -> None:
         if len(index) != len(catalog):
             raise ValueError(f"the index has {len(index)} rows, the catalog {len(catalog)}")
         if index.dimension != encoder.dimension:
@@ -76,8 +71,13 @@ class Grounder:
         self.catalog = catalog
         self.index = index
         self.encoder = encoder
-        # the texts met last
-        self._encoded: OrderedDict[str, NDArray[np.float32]] = OrderedDict() if earlier is None else earlier._encoded
+        self._encoded: OrderedDict[str, NDArray[np.float32]] = OrderedDict()  # the texts met last
+
+    def advance(self, catalog: Catalog, index: TitleSearch) -> Grounder:
+        """Return the grounder of another state of the catalog; the two share the texts that they have embedded."""
+        later = Grounder(catalog, index, self.encoder)
+        later._encoded = self._encoded
+        return later
 
     def rank(
         self, generations: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None, threads: int = 1

@@ -51,10 +51,10 @@ async def test_a_view_is_the_newest_and_the_same_until_something_changes(views: 
     assert await views.current() is first
     live.apply(Change("put", "n1", "Riven"))
     second = await views.current()
-    assert second.index is live.view
-    [tries] = second.tries.values()
-    assert tries.n_rows == len(live.view.catalog)
-    assert list(second.popular) == [*first.popular, len(first.popular)]
+    assert second is live.snapshot
+    [tries] = views.tries(second).values()
+    assert tries.n_rows == len(live.snapshot.catalog)
+    assert list(second.ranker.popular) == [*first.ranker.popular, len(first.catalog)]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SoftrecError("no title is short enough")])
@@ -67,7 +67,7 @@ async def test_where_the_newest_cannot_be_prepared_the_one_before_goes_on(
         assert await views.current() is first
         assert (views.outdated, views.failure) == (True, error)
     disk.error = None
-    assert (await views.current()).index is live.view
+    assert await views.current() is live.snapshot
     assert not views.outdated
 
 
@@ -89,7 +89,7 @@ async def test_catching_up_ends_after_one_failure(views: Snapshots, live: LiveIn
     assert (disk.tries, views.failure) == (1, disk.error)
     disk.error = None
     await views.catch_up()
-    assert views.served.index is live.view
+    assert views.served is live.snapshot
     assert views.failure is None
 
 
