@@ -174,6 +174,21 @@ def test_a_new_import_sets_the_old_changes_aside(shop: Workspace, tmp_path: Path
     assert not shop.changes_path.exists()
 
 
+def test_a_rebase_says_what_it_did_and_what_to_run_next(shop: Workspace) -> None:
+    change(shop, {"op": "put", "item_id": "j1", "title": "Halo"}, {"op": "remove", "item_id": "i4"})
+    result = CliRunner().invoke(app, ["rebase", str(shop.root)])
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stdout.split())
+    assert "rebase: 2 changes are part of the imported catalog now: 9 items under 8 distinct titles" in said
+    assert "removed items that the log names stay in the catalog, hidden: 1 (i4)" in said
+    assert f"to train on the new catalog: softrec base {shop.root}" in said
+    assert open_index(shop, Silence()).catalog.find_item_row("j1") == 7
+    again = CliRunner().invoke(app, ["rebase", str(shop.root)])
+    assert "no changes since the import" in again.stdout
+    first = list_versions(shop.index_dir)[0]
+    assert "catalog: expected 2-" in fails("rollback", shop.root, first)
+
+
 def test_a_catalog_that_was_only_copied_over_does_not_get_the_old_ones_changes(shop: Workspace) -> None:
     change(shop, {"op": "remove", "item_id": "i8"})
     catalog = read_catalog(shop.catalog_path)
