@@ -165,7 +165,7 @@ class Recommender:
                 request_id=draft.request_id,
             )
         written = decoded.written
-        if decoded.unconfined:
+        if decoded.unconstrained:
             draft.degraded.append(Degraded.UNCONFINED)
         draft.titles_used = prompt.used
         draft.prompt_tokens, draft.completion_tokens = len(prompt.ids), decoded.completion_tokens
@@ -199,10 +199,10 @@ class Recommender:
 
 
 def _titles(adapter: ServedAdapter, candidates: Candidates, tries: Mapping[str, TitleTries]) -> StoredTitles | None:
-    """What the adapter may write, if it is confined to the catalog."""
+    """What the adapter may write, if it is constrained to the catalog."""
     if not adapter.writes_in_catalog:
         return None
-    return tries[adapter.renderer.tokenization_digest].open_titles(candidates.filtered, candidates.excluded)
+    return tries[adapter.renderer.tokenization_digest].allowed_titles(candidates.filtered, candidates.excluded)
 
 
 def _most_popular(view: Snapshot, candidates: Candidates, k: int) -> list[RecommendedItem]:
