@@ -80,6 +80,7 @@ def measure(root: Path, rows: int, dimension: int) -> dict[str, tuple[float, flo
         )
 
     live = LiveIndex(workspace, encoder, merge_at=0)
+    _ = live.snapshot.slots  # as a server does when it starts
     queries = live.snapshot.grounder.index.vectors(np.arange(1000, 1000 + CHANGES))
     base = live.snapshot.grounder.index
     timed("search before changes", lambda n: base.search(queries[n : n + 1], 10))

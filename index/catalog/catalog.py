@@ -40,7 +40,7 @@ _KEY = b"softrec"  # of what the Parquet file's metadata say of an import: posit
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in the sequence of all changes of a shop's catalog.
+    """A point in the sequence of all changes of a shop's catalog.
 
     Attributes:
         changes: how many there are before it.
@@ -180,7 +180,7 @@ class Catalog:
         return None if slot is None else self.slots[slot]
 
     def find_slot(self, item_id: str) -> int | None:
-        """Return the slot of an item, also of a removed one, or None when there never was such an item."""
+        """Return the slot of an item, also of a removed one, or None if the id never appeared."""
         return self._slot_by_item.get(item_id)
 
     def row_of_slot(self, slot: int) -> int:
@@ -203,7 +203,7 @@ class Catalog:
         return None if row is None or not self._items_by_row[row] else row
 
     def items_of(self, row: int) -> tuple[Item, ...]:
-        """Return the items of a row in the order of their slots; none only after changes."""
+        """Return the items of a row in the order of their slots; only changes can leave a row without items."""
         return self._items_by_row[row]
 
     def category_of(self, row: int) -> str:
@@ -212,7 +212,7 @@ class Catalog:
         return items[0].category if items else ""
 
     def changed(self, steps: Iterable[tuple[str, Item | None]]) -> Catalog:
-        """Return the catalog after some steps, each an item id and the item that it stands for from then on.
+        """Return the catalog after some steps, each an item id and the item that it stands for afterwards.
 
         An item whose title changes goes to the row of its new title; None removes it. Costs as much as all steps since
         `compacted`, not as much as the catalog.
@@ -223,7 +223,7 @@ class Catalog:
         return draft.finish()
 
     def compacted(self) -> Catalog:
-        """Return the same catalog with nothing laid over anything: one pass over all of it."""
+        """Return the same catalog without an overlay: one pass over all of it."""
         return replace(
             self,
             titles=tuple(self.titles),
@@ -259,9 +259,9 @@ class _Draft:
             slot = len(self._slots)
             self._slot_by_item.over[item_id] = slot
         if before is not None:
-            self._take_out(self._row_by_slot[slot], before)
+            self._remove_from(self._row_by_slot[slot], before)
         if item is not None:
-            self._row_by_slot[slot] = self._put_in(item, slot)
+            self._row_by_slot[slot] = self._add_to_row(item, slot)
         self._slots[slot] = item
         if _decisive(before) != _decisive(item):
             self._digest = text_digest(self._digest, item_id, *_decisive(item))
@@ -269,23 +269,23 @@ class _Draft:
     def finish(self) -> Catalog:
         return replace(
             self._overlaid,
-            titles=self._titles.layered(),
-            slots=self._slots.layered(),
+            titles=self._titles.finish(),
+            slots=self._slots.finish(),
             digest=self._digest,
             empty_rows=frozenset(self._empty),
-            _items_by_row=self._items_by_row.layered(),
-            _row_by_slot=self._row_by_slot.layered(),
+            _items_by_row=self._items_by_row.finish(),
+            _row_by_slot=self._row_by_slot.finish(),
             _slot_by_item=self._slot_by_item,
             _row_by_title=self._row_by_title,
             _overlaid=self._overlaid,
         )
 
-    def _take_out(self, row: int, item: Item) -> None:
+    def _remove_from(self, row: int, item: Item) -> None:
         self._items_by_row[row] = tuple(other for other in self._items_by_row[row] if other is not item)
         if not self._items_by_row[row]:
             self._empty.add(row)
 
-    def _put_in(self, item: Item, slot: int) -> int:
+    def _add_to_row(self, item: Item, slot: int) -> int:
         title = normalise_title(item.title)
         row = self._row_by_title.get(title)
         if row is None:
@@ -294,8 +294,8 @@ class _Draft:
             self._titles[row] = item.title
             self._items_by_row[row] = ()
         there = self._items_by_row[row]
-        place = bisect([self._slot_by_item[other.item_id] for other in there], slot)
-        self._items_by_row[row] = (*there[:place], item, *there[place:])
+        at = bisect([self._slot_by_item[other.item_id] for other in there], slot)
+        self._items_by_row[row] = (*there[:at], item, *there[at:])
         self._empty.discard(row)
         return row
 

@@ -1,4 +1,4 @@
-"""Is the index sound? Each check says what was seen and, where something is wrong or worth knowing, what to do."""
+"""Is the index sound? Each check says what it saw and, if something is wrong or worth knowing, what to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from index.live.snapshot import Snapshot
 from index.search.flat import FlatIndex
 from index.search.kind import sample_queries
 
-Ranks = Literal["ok", "notice", "wrong"]
+Severity = Literal["ok", "notice", "wrong"]
 
 SAMPLE = 1000  # rows that are looked at where all of them would take too long
 FEWER, MANY_ROWS = 200, 100_000  # of so many rows only so few are looked at: exact search is linear in them
@@ -42,7 +42,7 @@ class Check:
     """
 
     what: str
-    verdict: Ranks
+    verdict: Severity
     found: str
     remedy: str = ""
 

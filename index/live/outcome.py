@@ -10,7 +10,7 @@ import numpy as np
 from index.catalog.catalog import Item
 from index.live.snapshot import Snapshot
 
-NEAR = 0.1  # of a vector's length: titles closer than that are told apart by hardly any query
+NEAR = 0.1  # of a vector's length: hardly any query can separate titles that are closer
 
 State = Literal["added", "changed", "unchanged", "removed"]
 

@@ -62,7 +62,7 @@ def build_index(
         journal: the catalog's changes so far; the version covers them. None: none.
         keep: how many versions to keep, the new one included; older ones are removed.
         kind, recall_floor: which search, see `build_search`.
-        advance: told how many titles were embedded since it was last told.
+        advance: called with the number of titles embedded since its last call.
 
     Returns:
         The new version's name. Killed before the end, the version that was active still is.
@@ -212,8 +212,8 @@ def read_active(index_dir: Path) -> str:
 def find_active(index_dir: Path, catalog: Catalog) -> str:
     """Return the version in use for a catalog, imported or current.
 
-    It is the active one. Where that is of another catalog, it is the newest of this catalog: a rebase was killed after
-    it had replaced the catalog and before it could make its version the active one.
+    It is the active one. If that is of another import, it is the newest of this one: a rebase was killed between the
+    replacement of the catalog and the activation of its version.
 
     Raises:
         ArtifactError: see `read_active`.
@@ -228,9 +228,9 @@ def find_active(index_dir: Path, catalog: Catalog) -> str:
 def encode_titles(
     titles: Sequence[str], encoder: TitleEncoder, advance: Callable[[int], None] = lambda titles: None
 ) -> NDArray[np.float32]:
-    """Embed titles, float32 [len(titles), dimension], row by row as given; told by `advance` as they are done.
+    """Embed titles, float32 [len(titles), dimension], row by row; `advance` receives their number by batches.
 
-    They are encoded in the order of their lengths: short and long ones in one batch would cost as much as long ones.
+    They are encoded in the order of their lengths: in a batch with long titles, short ones cost as much as the long.
     """
     vectors = np.empty((len(titles), encoder.dimension), dtype=np.float32)
     order = sorted(range(len(titles)), key=lambda row: len(titles[row]))

@@ -134,7 +134,7 @@ class Grounder:
         if not len(short):
             return {}
         distances, rows = self.index.search(queries[short], k, allowed=allowed, threads=threads)
-        return {int(number): (rows[place], distances[place]) for place, number in enumerate(short)}
+        return {int(number): (rows[at], distances[at]) for at, number in enumerate(short)}
 
     def _vectors_of(self, generations: Sequence[str], matches: Sequence[int | None]) -> NDArray[np.float32]:
         """Stored vectors for exact matches, encoded ones for the rest, each distinct text once. [n, dimension]."""
