@@ -132,7 +132,10 @@ class EventStore:
                 _metadata.create_all(connection)
                 if connection.execute(sa.select(_identity)).first() is None:
                     connection.execute(sa.insert(_identity).values(token=_new_token()))
-        except sa.exc.ProgrammingError as error:
+        except BaseException as error:
+            store.close()  # or the pool keeps its connection to the server
+            if not isinstance(error, sa.exc.ProgrammingError):
+                raise
             raise StoreUnavailableError(
                 f"the event store's tables cannot be made: {_one_line(error)}",
                 remedy="let its user create tables in that database",
