@@ -91,8 +91,8 @@ def test_a_fitted_mode_is_tried_on_users_it_was_not_fitted_on():
     """Two users of opposite taste: what suits one fails the other, so no hit is left; windows of both would give some.
 
     Title r is r + 1 times «a», and everyone writes «a»: row r lies at distance r. Rows 16 to 25 are popular. «far»
-    always chooses row 16, so its fit puts the popular rows before row 6, which «near» always chooses; the fit of «near» ranks
-    by distance, and row 16 is the seventeenth.
+    always chooses row 16, so its fit puts the popular rows before row 6, which «near» always chooses; the fit of «near»
+    ranks by distance, and row 16 is the seventeenth.
     """
     titles = ["a" * (row + 1) for row in range(26)]
     catalog = Catalog.from_items(Item(title, title) for title in titles)
