@@ -186,12 +186,13 @@ def test_readers_see_whole_views_while_all_is_changed(shop: Workspace) -> None:
 
 
 def test_a_change_waits_for_others_and_not_for_ever(shop: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("index.live.live._PATIENCE_S", 0.02)
     with opened(shop) as live:
-        with journal_of(shop).locked(), pytest.raises(TimeoutError, match="another writer"):
-            live.apply(Change("remove", "a"))
-        with live._lock, ThreadPoolExecutor(1) as other, pytest.raises(TimeoutError, match="have been taken up"):
-            other.submit(live.apply, Change("remove", "a")).result()
+        with monkeypatch.context() as patch:
+            patch.setattr("index.live.live._PATIENCE_S", 0.02)
+            with journal_of(shop).locked(), pytest.raises(TimeoutError, match="another writer"):
+                live.apply(Change("remove", "a"))
+            with live._lock, ThreadPoolExecutor(1) as other, pytest.raises(TimeoutError, match="have been taken up"):
+                other.submit(live.apply, Change("remove", "a")).result()
         with file_lock(shop.index_dir / ".merge.lock"):
             live.apply(Change("remove", "a"))
             assert live.merge() is None  # another process is at it

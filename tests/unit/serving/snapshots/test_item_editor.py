@@ -162,11 +162,12 @@ async def test_only_an_unreadable_change_is_the_callers_fault(rig: Rig, monkeypa
 
 async def test_a_request_is_answered_from_one_view(rig: Rig) -> None:
     """Zork goes while the model writes it: the answer that is under way still shows it, the next does not."""
-    rig.engine.delay_s = 0.05
+    rig.engine.gate.clear()
     request = RecommendRequest(history=["i8"], k=1)
     under_way = asyncio.create_task(rig.service.recommender.recommend(request, request_id="r1"))
-    await asyncio.sleep(0.01)
+    await rig.engine.waiting.wait()
     await rig.service.items.remove("i7")
+    rig.engine.gate.set()
     first, second = await under_way, await rig.service.recommender.recommend(request, request_id="r2")
     assert [item.item_id for item in first.items] == ["i7"]
     assert "i7" not in [item.item_id for item in second.items]
