@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from index.titles.filtered_trie import TitleOrder
+from index.titles.held_folder import HeldFolder
 from index.titles.trie import TitleTrie
 from index.titles.trie_store import write_trie
 from serving.engine.title_mask import TitleMask
-from serving.engine.title_tries import TitleTries
+from serving.engine.title_tries import StoredTrie, TitleTries
 
 END = 0
 TITLES = [(3, 4, END), (3, 5, END), (6, END), (3, 4, 7, END)]
@@ -26,9 +27,8 @@ def tries(tmp_path: Path) -> TitleTries:
     for name, rows in (("base", range(3)), ("added", range(3, 4))):
         trie = TitleTrie.build([TITLES[row] for row in rows], rows)
         write_trie(tmp_path / name, trie)
-        made.append((TitleOrder.of(trie), tmp_path / name))
-    (tmp_path / "files").mkdir()
-    return TitleTries(made, 3, tmp_path / "files")
+        made.append(StoredTrie(TitleOrder.of(trie), tmp_path / name))
+    return TitleTries(made, 3, HeldFolder(tmp_path / "files"))
 
 
 def asked(tries: TitleTries, path: tuple[int, ...] = (), **closed: object) -> dict[str, object]:
@@ -121,7 +121,7 @@ def test_filters_are_kept_up_to_a_bound_and_tries_no_longer_than_their_folders(
 
     def watched(path: Path, **options: bool) -> np.ndarray:
         found = load(path, **options)
-        if Path(path).parent == tmp_path / "files":
+        if Path(path).parent.parent == tmp_path / "files":
             read.append(weakref.ref(found))
         return found
 
