@@ -31,7 +31,7 @@ from clients.commands.index import open_index
 from clients.commands.init import init_shop
 from clients.demo_shop import write_demo_shop
 from index.workspace import Workspace
-from serving.engine.engine import ConfinedGeneration
+from serving.engine.engine import ConstrainedGeneration
 from serving.engine.title_tries import TitleTries
 from serving.service import open_vllm
 from serving.settings import ServingSettings
@@ -85,7 +85,9 @@ async def _measure(workspace: Workspace, adapter_name: str, *, quick: bool) -> d
     renderer = dataset.base.renderer(adapter.facts.template)
     prompts = dataset.prompts(dataset.split.test)[: 4 if quick else PROMPTS]
     tries = TitleTries.open(workspace.index_dir, dataset.catalog, renderer)
-    engine: Any = await open_vllm(dataset.base, [adapter], ServingSettings(width=max(WIDTHS), decoding="beam"))
+    engine: Any = await open_vllm(
+        dataset.base, [adapter], ServingSettings(width=max(WIDTHS), decoding="constrained_beam")
+    )
     try:
         contenders = _contenders(engine, adapter.adapter_id, renderer.max_new_tokens, renderer.end_id, tries)
         alone, proven = await _one_at_a_time(contenders, prompts)
@@ -150,7 +152,7 @@ async def _one_at_a_time(
             result = await write(prompt, f"{name}-{number}")
             if number:
                 taken[name].append(time.perf_counter() - started)
-                if isinstance(result, ConfinedGeneration):
+                if isinstance(result, ConstrainedGeneration):
                     proven.setdefault(name, []).append(result.found.is_proven)
     return taken, {name: statistics.mean(answers) for name, answers in proven.items()}
 

@@ -30,7 +30,7 @@ with warnings.catch_warnings():
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from serving.engine.engine import ConfinedGeneration, Generation
+from serving.engine.engine import ConstrainedGeneration, Generation
 from serving.engine.environment import starting_engine
 from serving.engine.kill_with_parent import KillWithParent
 from serving.engine.shared_exclusive_lock import SharedExclusiveLock
@@ -145,7 +145,7 @@ class VllmEngine:
         k: int,
         max_new_tokens: int,
         request_id: str,
-    ) -> ConfinedGeneration:
+    ) -> ConstrainedGeneration:
         """See `Engine.write_titles`. Without an adapter it waits as `generate` does."""
         self._check(prompt_ids, max_new_tokens)
         writing = TitleWriting(
@@ -161,29 +161,7 @@ class VllmEngine:
         )
         async with self._turn(adapter_id):
             with _naming_failures():
-                return ConfinedGeneration(await writing.run(), writing.tokens)
-
-    async def sample(
-        self,
-        prompt_ids: Sequence[int],
-        *,
-        adapter_id: str | None,
-        n: int,
-        max_new_tokens: int,
-        request_id: str,
-    ) -> list[Generation]:
-        """See `Engine.sample`."""
-        params = _params(temperature=1.0, n=n, max_tokens=max_new_tokens, stop_token_ids=[self._end_id])
-        output = await self._run(prompt_ids, params, adapter_id, request_id)
-        return [_generation(written) for written in output.outputs]
-
-    async def next_tokens(
-        self, prompt_ids: Sequence[int], *, adapter_id: str | None, n: int, request_id: str
-    ) -> list[tuple[int, float]]:
-        """See `Engine.next_tokens`."""
-        output = await self._run(prompt_ids, _params(max_tokens=1, logprobs=n), adapter_id, request_id)
-        [entries] = output.outputs[0].logprobs or [{}]
-        return sorted(((token, entry.logprob) for token, entry in entries.items()), key=lambda entry: -entry[1])
+                return ConstrainedGeneration(await writing.run(), writing.tokens)
 
     async def log_prob(
         self, prompt_ids: Sequence[int], completion_ids: Sequence[int], *, adapter_id: str | None

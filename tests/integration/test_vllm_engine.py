@@ -267,10 +267,6 @@ async def test_a_wide_search_ranks_the_catalog_as_scoring_every_title_does(engin
         assert [title.log_prob for title in result.titles] == pytest.approx([scores[row] for row in best], abs=1e-3)
         assert result.is_proven
         assert free.log_prob == pytest.approx(await engine.log_prob(PROMPT, free.ids, adapter_id=adapter_id), abs=1e-3)
-        drawn = await engine.sample(PROMPT, adapter_id=adapter_id, n=3, max_new_tokens=4, request_id=f"n-{adapter_id}")
-        for one in drawn:
-            again = await engine.log_prob(PROMPT, one.ids, adapter_id=adapter_id)
-            assert one.log_prob == pytest.approx(again, abs=1e-3)
     assert found[0].titles != found[1].titles
 
 
