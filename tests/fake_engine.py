@@ -60,11 +60,11 @@ class FakeEngine:
     ) -> ConstrainedGeneration:
         """Its model writes the adapter's title with near certainty; every other token costs a nat and its place."""
         await self.generate(prompt_ids, adapter_id=adapter_id, max_new_tokens=max_new_tokens, request_id=request_id)
-        search, tokens = TitleBeams(titles.open, width=width, k=k), 0
+        search, tokens = TitleBeams(titles.allowed, width=width, k=k), 0
         liked = tuple(self.writers[adapter_id](prompt_ids))
         while search.frontier:
             for prefix, position in search.frontier.items():
-                allowed = titles.open.next_tokens(position)
+                allowed = titles.allowed.next_tokens(position)
                 log_probs = np.array([self._nats(liked, prefix, token) for token in allowed.tolist()])
                 most = np.argsort(-log_probs, kind="stable")[: count_observed(width)]
                 search.observe(prefix, allowed[most], log_probs[most])

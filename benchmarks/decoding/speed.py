@@ -135,7 +135,7 @@ def _contenders(engine: Any, adapter_id: str, max_new_tokens: int, end_id: int, 
         "plain beam 4": lambda prompt, name: plain_beam(engine._llm, prompt, width=4, **loop),
         **{f"constrained {width}": constrained(width) for width in WIDTHS},
         "naive constrained 10": lambda prompt, name: naive_constrained_beam(
-            engine._llm, prompt, titles.open, width=10, **loop
+            engine._llm, prompt, titles.allowed, width=10, **loop
         ),
     }
 
@@ -190,7 +190,7 @@ def _trie_step_share(
     tries: TitleTries, step: Mapping[int, float], *, engine_vocabulary: int, quick: bool
 ) -> dict[str, float]:
     """Seconds of the trie step over those of a decoding step: the largest of all, and each."""
-    [trie] = [segment.trie for segment in tries.allowed_titles().open.tries]
+    [trie] = [one.trie for one in tries.allowed_titles().allowed.tries]
     large = synthetic_trie(LARGE // 100 if quick else LARGE, engine_vocabulary)
     shares = {}
     for name, one in (("catalog", trie), ("1m", large)):

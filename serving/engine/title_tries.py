@@ -30,7 +30,6 @@ from index.titles.filtered_trie import AllowedTitles, FilteredTrie, Position, Ti
 from index.titles.held_folder import HeldFolder, hold_folder
 from index.titles.trie import TitleFilter
 from index.titles.trie_store import (
-    TRIES,
     TitleTokenization,
     build_trie,
     is_stored,
@@ -40,7 +39,7 @@ from index.titles.trie_store import (
     trie_facts,
     write_trie,
 )
-from serving.engine.title_mask import PLACE, SEGMENTS
+from serving.engine.title_mask import POSITION, TRIES
 from serving.errors import EngineUnavailableError
 
 SERVED = "served"  # folder beside the tries
@@ -82,25 +81,25 @@ class StoredTitles:
     """What one request may be given, here and where the engine's process reads it.
 
     Attributes:
-        folders: of the tries, one per segment of `open`.
+        folders: one per trie of `allowed`.
     """
 
-    open: AllowedTitles
+    allowed: AllowedTitles
     folders: tuple[Path, ...]
     _filter: _StoredFilter | None
     _tries: TitleTries  # holds the folders
 
     @cached_property
-    def _segments(self) -> list[tuple[str, str | None, list[int]]]:
+    def _filtered(self) -> list[tuple[str, str | None, list[int]]]:
         filters: Sequence[Path | None] = self._filter.files if self._filter else [None] * len(self.folders)
         return [
-            (str(folder), None if file is None else str(file), segment.excluded_nodes.tolist())
-            for segment, folder, file in zip(self.open.tries, self.folders, filters, strict=True)
+            (str(folder), None if file is None else str(file), trie.excluded_nodes.tolist())
+            for trie, folder, file in zip(self.allowed.tries, self.folders, filters, strict=True)
         ]
 
     def at(self, position: Position) -> Mapping[str, Any]:
         """Return the argument of a request that writes on from a position; see `serving.engine.title_mask`."""
-        return {SEGMENTS: self._segments, PLACE: position}
+        return {TRIES: self._filtered, POSITION: position}
 
 
 class _Added:
@@ -144,7 +143,7 @@ class TitleTries:
         folder = trie_dir(index_dir, catalog, spelling).resolve()
         weakref.finalize(trie, os.close, hold_folder(folder))
         base = StoredTrie(TitleOrder.of(trie), folder, trie_facts(catalog, spelling))
-        return cls([base], len(catalog), HeldFolder(index_dir / TRIES / SERVED))
+        return cls([base], len(catalog), HeldFolder(folder.parent / SERVED))
 
     def grown(self, catalog: Catalog, spelling: TitleTokenization) -> TitleTries:
         """Return the tries of another state of the catalog that was opened: it has that one's rows, and others after.
@@ -177,11 +176,11 @@ class TitleTries:
             EngineUnavailableError: the files cannot be written.
         """
         kept = None if allowed is None or allowed.all() else self._filter(allowed)
-        segments = []
+        filtered = []
         for at, one in enumerate(self._tries):
             title_filter = None if kept is None else kept.title_filter[at]
             nodes = one.order.excluded_nodes(excluded, title_filter)
-            segments.append(FilteredTrie(one.order.trie, title_filter, nodes))
+            filtered.append(FilteredTrie(one.order.trie, title_filter, nodes))
         try:
             self._home.restore()
             for stored in (*self._tries, *(() if kept is None else (kept,))):
@@ -192,7 +191,7 @@ class TitleTries:
                 remedy="free space where the workspace lies, and let the server write there",
             ) from error
         folders = tuple(one.folder for one in self._tries)
-        return StoredTitles(AllowedTitles(tuple(segments), frozenset(excluded)), folders, kept, self)
+        return StoredTitles(AllowedTitles(tuple(filtered), frozenset(excluded)), folders, kept, self)
 
     def _filter(self, allowed: NDArray[np.bool_]) -> _StoredFilter:
         key = hashlib.blake2b(np.packbits(allowed).tobytes(), digest_size=16).digest()
