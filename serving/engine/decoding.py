@@ -31,9 +31,9 @@ class Decoded:
     Attributes:
         written: the titles; None where the model wrote none, or only blanks.
         ids: tokens of the best one, the end token included.
-        completion_tokens: written in all, whatever became of them.
-        is_proven: of a search inside the catalog: no better titles than these may be given; else None.
-        unconstrained: the search inside the catalog had nothing to find, and the titles were written freely.
+        completion_tokens: written in all, those of titles that are not listed too.
+        is_proven: of a search inside the catalog: no allowed title is better than these; None of a greedy title.
+        unconstrained: the search inside the catalog had nothing to find, and the title was written freely.
     """
 
     written: Written | None
@@ -115,11 +115,11 @@ class Decoder:
 
 
 def choose_decoding(facts: Decoding, mode: DecodingMode | Literal[""], width: int) -> Decoding:
-    """Return how an adapter shall decode: as its manifest says, but for what the settings say instead.
+    """Return how an adapter decodes: as its manifest says, unless the settings say otherwise.
 
     Args:
-        mode: empty: the manifest's.
-        width: 0: the manifest's, or, if the mode is another, `USUAL_WIDTH`.
+        mode: of the settings; empty: the manifest's.
+        width: of the settings; 0: the manifest's, or `USUAL_WIDTH` if the mode is another.
     """
     chosen = mode or facts.mode
     usual = facts.width if chosen == facts.mode else USUAL_WIDTH[chosen]
@@ -127,7 +127,7 @@ def choose_decoding(facts: Decoding, mode: DecodingMode | Literal[""], width: in
 
 
 def choose_ranking(adapter_id: str, facts: RankingSpec, mode: RankingMode | Literal[""]) -> RankingSpec:
-    """Return how an adapter's titles shall be ranked; `mode` is of the settings, empty: as its manifest says.
+    """Return how an adapter's titles are ranked; `mode` is of the settings, empty: as its manifest says.
 
     Raises:
         SettingsError: a fusion is asked for, but the adapter has no weights for one.

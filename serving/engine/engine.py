@@ -29,11 +29,11 @@ class Generation:
 
 @dataclass(frozen=True)
 class ConstrainedGeneration:
-    """What the engine wrote where it could write titles of the catalog only.
+    """The titles that a constrained search found.
 
     Attributes:
         found: the titles, with the model's own summed log-probabilities.
-        completion_tokens: written by all beams together.
+        completion_tokens: of all beams together.
     """
 
     found: FoundTitles
