@@ -31,9 +31,7 @@ class ServingSettings(BaseModel):
     decoding: DecodingMode | Literal[""] = Field(
         default="", description="How titles are written; empty: as each adapter's manifest says."
     )
-    width: int = Field(
-        default=0, ge=0, le=100, description="Beams, or samples; 0: the manifest's, or what is usual for the mode."
-    )
+    width: int = Field(default=0, ge=0, le=100, description="Beams of constrained_beam; 0: the manifest's, else 20.")
     ranking: RankingMode | Literal[""] = Field(
         default="", description="How items are ranked; empty: as each adapter's manifest says."
     )

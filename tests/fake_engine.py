@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from index.titles.beam import TitleBeams, count_observed
-from serving.engine.engine import ConfinedGeneration, Generation
+from serving.engine.engine import ConstrainedGeneration, Generation
 from serving.engine.title_tries import StoredTitles
 from serving.errors import EngineUnavailableError, UnknownAdapterError
 from tests.tiny_shop import ADAPTER_NATS, BASE_NATS
@@ -61,54 +61,23 @@ class FakeEngine:
         k: int,
         max_new_tokens: int,
         request_id: str,
-    ) -> ConfinedGeneration:
+    ) -> ConstrainedGeneration:
         """Its model writes the adapter's title with near certainty; every other token costs a nat and its place."""
         await self.generate(prompt_ids, adapter_id=adapter_id, max_new_tokens=max_new_tokens, request_id=request_id)
-        search, tokens = TitleBeams(titles.open, width=width, k=k), 0
+        search, tokens = TitleBeams(titles.allowed, width=width, k=k), 0
         liked = tuple(self.writers[adapter_id](prompt_ids))
         while search.frontier:
             for prefix, position in search.frontier.items():
-                allowed = titles.open.next_tokens(position)
+                allowed = titles.allowed.next_tokens(position)
                 log_probs = np.array([self._nats(liked, prefix, token) for token in allowed.tolist()])
                 most = np.argsort(-log_probs, kind="stable")[: count_observed(width)]
                 search.observe(prefix, allowed[most], log_probs[most])
                 tokens += 1
             search.advance()
-        return ConfinedGeneration(search.result(), tokens)
+        return ConstrainedGeneration(search.result(), tokens)
 
     def _nats(self, liked: Sequence[int], path: tuple[int, ...], token: int) -> float:
         return -0.1 if (*path, token) == tuple(liked[: len(path) + 1]) else -1.0 - token / 1000
-
-    async def sample(
-        self,
-        prompt_ids: Sequence[int],
-        *,
-        adapter_id: str | None,
-        n: int,
-        max_new_tokens: int,
-        request_id: str,
-    ) -> list[Generation]:
-        """The adapter's title n times, and once an empty one."""
-        written = await self.generate(
-            prompt_ids, adapter_id=adapter_id, max_new_tokens=max_new_tokens, request_id=request_id
-        )
-        return [written] * n + [Generation((), -9.0, "stop")]
-
-    async def next_tokens(
-        self, prompt_ids: Sequence[int], *, adapter_id: str | None, n: int, request_id: str
-    ) -> list[tuple[int, float]]:
-        """As `write_titles`: the token of the adapter's title, and others that cost more. The prompt ends it all."""
-        await self.ping()
-        prompt = self.prompts[-1][1] if self.prompts and self._continues(prompt_ids) else tuple(prompt_ids)
-        if prompt == tuple(prompt_ids):
-            self.prompts.append((adapter_id, prompt))
-        path, liked = tuple(prompt_ids[len(prompt) :]), tuple(self.writers[adapter_id](prompt))
-        best = liked[len(path)] if path == liked[: len(path)] and len(path) < len(liked) else 256
-        return [(best, -0.1), *((token, -5.0 - token) for token in range(n - 1) if token != best)]
-
-    def _continues(self, prompt_ids: Sequence[int]) -> bool:
-        known = self.prompts[-1][1]
-        return len(prompt_ids) > len(known) and tuple(prompt_ids[: len(known)]) == known
 
     async def log_prob(
         self, prompt_ids: Sequence[int], completion_ids: Sequence[int], *, adapter_id: str | None

@@ -18,7 +18,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from index.artifact import MANIFEST, Draft, read_manifest
 from index.errors import CorruptArtifactError, MismatchError, SoftrecError
@@ -28,7 +28,7 @@ from training.prompt import PromptTemplate
 ADAPTER_KIND = "adapter"
 GOLDEN = "golden.json"
 
-DecodingMode = Literal["greedy", "beam", "constrained_beam", "sample_n"]
+DecodingMode = Literal["greedy", "constrained_beam"]
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,21 @@ class Decoding:
     """How titles are written with this adapter; nothing is inherited from the model's own generation settings.
 
     Attributes:
-        mode: "greedy", one title; "beam", the paper's, the best title of a free beam search; "constrained_beam", the
-            best titles that the catalog holds; "sample_n", drawn titles.
+        mode: "greedy", one title; "constrained_beam", the best titles that the catalog holds.
         max_new_tokens: longest title, its closing quote and end token included.
-        width: beams, or samples; 1 for greedy.
+        width: beams; 1 for greedy.
+
+    Raises:
+        ValueError: a mode that no server decodes by.
     """
 
     mode: DecodingMode
     max_new_tokens: int
     width: int = 1
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(DecodingMode):
+            raise ValueError(f"decoding mode {self.mode!r}, not one of {', '.join(get_args(DecodingMode))}")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from clients.commands.index import open_index
 from clients.commands.init import init_shop
 from clients.demo_shop import write_demo_shop
 from index.workspace import Workspace
-from serving.engine.engine import ConfinedGeneration
+from serving.engine.engine import ConstrainedGeneration
 from serving.engine.title_tries import TitleTries
 from serving.service import open_vllm
 from serving.settings import ServingSettings
@@ -85,7 +85,9 @@ async def _measure(workspace: Workspace, adapter_name: str, *, quick: bool) -> d
     renderer = dataset.base.renderer(adapter.facts.template)
     prompts = dataset.prompts(dataset.split.test)[: 4 if quick else PROMPTS]
     tries = TitleTries.open(workspace.index_dir, dataset.catalog, renderer)
-    engine: Any = await open_vllm(dataset.base, [adapter], ServingSettings(width=max(WIDTHS), decoding="beam"))
+    engine: Any = await open_vllm(
+        dataset.base, [adapter], ServingSettings(width=max(WIDTHS), decoding="constrained_beam")
+    )
     try:
         contenders = _contenders(engine, adapter.adapter_id, renderer.max_new_tokens, renderer.end_id, tries)
         alone, proven = await _one_at_a_time(contenders, prompts)
@@ -133,7 +135,7 @@ def _contenders(engine: Any, adapter_id: str, max_new_tokens: int, end_id: int, 
         "plain beam 4": lambda prompt, name: plain_beam(engine._llm, prompt, width=4, **loop),
         **{f"constrained {width}": constrained(width) for width in WIDTHS},
         "naive constrained 10": lambda prompt, name: naive_constrained_beam(
-            engine._llm, prompt, titles.open, width=10, **loop
+            engine._llm, prompt, titles.allowed, width=10, **loop
         ),
     }
 
@@ -150,7 +152,7 @@ async def _one_at_a_time(
             result = await write(prompt, f"{name}-{number}")
             if number:
                 taken[name].append(time.perf_counter() - started)
-                if isinstance(result, ConfinedGeneration):
+                if isinstance(result, ConstrainedGeneration):
                     proven.setdefault(name, []).append(result.found.is_proven)
     return taken, {name: statistics.mean(answers) for name, answers in proven.items()}
 
@@ -188,7 +190,7 @@ def _trie_step_share(
     tries: TitleTries, step: Mapping[int, float], *, engine_vocabulary: int, quick: bool
 ) -> dict[str, float]:
     """Seconds of the trie step over those of a decoding step: the largest of all, and each."""
-    [trie] = [segment.trie for segment in tries.allowed_titles().open.tries]
+    [trie] = [one.trie for one in tries.allowed_titles().allowed.tries]
     large = synthetic_trie(LARGE // 100 if quick else LARGE, engine_vocabulary)
     shares = {}
     for name, one in (("catalog", trie), ("1m", large)):

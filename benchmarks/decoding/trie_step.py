@@ -5,13 +5,16 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 
 from index.titles.filtered_trie import AllowedTitles, FilteredTrie
 from index.titles.trie import ROOT, TitleTrie
-from serving.engine.title_mask import PLACE, SEGMENTS, TitleMask
+from index.titles.trie_store import write_trie
+from serving.engine.title_mask import POSITION, TRIES, TitleMask
 
 STEPS = 8  # of each search that is played
 
@@ -26,7 +29,7 @@ def synthetic_trie(titles: int, vocabulary: int, *, seed: int = 0) -> TitleTrie:
 
 
 def seconds_per_step(trie: TitleTrie, beams: int, vocabulary: int, *, repeats: int, seed: int = 0) -> float:
-    """Mean seconds that a step of `beams` beams takes longer because it is bound to the trie.
+    """Mean seconds that the trie adds to a step of `beams` beams.
 
     Searches are played by drawing titles: each begins with one row at the root, goes on with all beams, and follows
     each down its title. The log-softmax is subtracted: every step that reports log-probabilities does it.
@@ -34,40 +37,46 @@ def seconds_per_step(trie: TitleTrie, beams: int, vocabulary: int, *, repeats: i
     draw = np.random.default_rng(seed)
     logits = torch.randn(beams, vocabulary)
     titles = AllowedTitles((FilteredTrie(trie),))
-    extra: list[float] = []
-    for _ in range(repeats):
-        mask = TitleMask(open_trie=lambda folder: trie)
-        written: list[list[int]] = [[] for _ in range(beams)]
-        paths = [_path(trie, int(place)) for place in draw.integers(0, len(trie.rows), beams)]
-        _begin(mask, 0, titles.start, written[0])
-        taken = [_seconds_bound(mask, logits[:1])]
+    with TemporaryDirectory() as parent:
+        write_trie(folder := Path(parent) / "trie", trie)
+        return statistics.median(_seconds_of_search(folder, trie, titles, logits, draw) for _ in range(repeats))
+
+
+def _seconds_of_search(
+    folder: Path, trie: TitleTrie, titles: AllowedTitles, logits: torch.Tensor, draw: np.random.Generator
+) -> float:
+    mask = TitleMask()
+    beams = len(logits)
+    written: list[list[int]] = [[] for _ in range(beams)]
+    paths = [_path(trie, int(number)) for number in draw.integers(0, len(trie.rows), beams)]
+    _begin(mask, 0, folder, titles.start, written[0])
+    taken = [_seconds_masked(mask, logits[:1])]
+    for row, path in enumerate(paths):
+        _begin(mask, row, folder, titles.follow(titles.start, path[0]), written[row])
+    for step in range(1, STEPS):
+        taken.append(_seconds_masked(mask, logits))
         for row, path in enumerate(paths):
-            _begin(mask, row, titles.follow(titles.start, path[0]), written[row])
-        for step in range(1, STEPS):
-            taken.append(_seconds_bound(mask, logits))
-            for row, path in enumerate(paths):
-                written[row] += path[step : step + 1]
-        extra.append(statistics.mean(taken))
-    return statistics.median(extra)
+            written[row] += path[step : step + 1]
+    return statistics.mean(taken)
 
 
-def _begin(mask: TitleMask, row: int, place: Sequence[int], written: list[int]) -> None:
-    mask.add(row, {"titles": {SEGMENTS: [("", None, [])], PLACE: list(place)}}, written)
+def _begin(mask: TitleMask, row: int, folder: Path, position: Sequence[int], written: list[int]) -> None:
+    mask.add(row, {"titles": {TRIES: [(str(folder), None, [])], POSITION: list(position)}}, written)
 
 
-def _seconds_bound(mask: TitleMask, logits: torch.Tensor) -> float:
+def _seconds_masked(mask: TitleMask, logits: torch.Tensor) -> float:
     start = time.perf_counter()
     mask.apply(logits)
-    bound = time.perf_counter()
+    masked = time.perf_counter()
     logits.log_softmax(-1, dtype=torch.float32)
-    return (bound - start) - (time.perf_counter() - bound)
+    return (masked - start) - (time.perf_counter() - masked)
 
 
-def _path(trie: TitleTrie, place: int) -> list[int]:
-    """Tokens of the title at a place of the trie's order."""
+def _path(trie: TitleTrie, number: int) -> list[int]:
+    """Tokens of the title at a number of the trie's order."""
     path, node = [], ROOT
     while trie.first_child[node] < trie.first_child[node + 1]:
         children = np.arange(trie.first_child[node], trie.first_child[node + 1])
-        node = int(children[np.searchsorted(trie.end[children], place, side="right")])
+        node = int(children[np.searchsorted(trie.end[children], number, side="right")])
         path.append(int(trie.tokens[node]))
     return path

@@ -4,16 +4,12 @@
 
 A trie depends on the titles and on how they are spelled in tokens, not on the encoder: so it is an artifact of
 its own, and a version of the index that keeps the titles keeps the trie. Those of other titles go when one is written,
-but for those that a process holds, whose engine maps their files by name.
+except those that a process holds (`index.titles.held_folder`), because its engine maps their files by name.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +19,7 @@ import numpy as np
 from index.artifact import read_manifest, text_digest, write_artifact
 from index.catalog.catalog import Catalog
 from index.errors import ArtifactError, CorruptArtifactError, MismatchError, SoftrecError
+from index.titles.held_folder import remove_unheld
 from index.titles.trie import TitleTrie
 
 TRIES = "tries"
@@ -58,7 +55,7 @@ def open_trie(index_dir: Path, catalog: Catalog, spelling: TitleTokenization) ->
         SoftrecError: no title is short enough.
     """
     directory = trie_dir(index_dir, catalog, spelling)
-    facts = {"titles_digest": _titles_digest(catalog), "tokenization_digest": spelling.tokenization_digest}
+    facts = trie_facts(catalog, spelling)
     try:
         return read_trie(directory, **facts)
     except ArtifactError:  # it can be made again from what is here
@@ -69,20 +66,19 @@ def open_trie(index_dir: Path, catalog: Catalog, spelling: TitleTokenization) ->
     return trie
 
 
-def hold_trie(directory: Path) -> int:
-    """Keep other processes from removing a trie, for as long as the descriptor that this returns stays open.
-
-    Raises:
-        OSError: it is not there.
-    """
-    descriptor = os.open(directory, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
-    return descriptor
-
-
 def trie_dir(index_dir: Path, catalog: Catalog, spelling: TitleTokenization) -> Path:
     """Where the trie of this catalog in this spelling lies, if it was made."""
     return index_dir / TRIES / f"{_titles_digest(catalog)[:8]}-{spelling.tokenization_digest[:8]}"
+
+
+def trie_facts(catalog: Catalog, spelling: TitleTokenization) -> dict[str, str]:
+    """Say what the trie of this catalog was made of, as its manifest has it."""
+    return {"titles_digest": _titles_digest(catalog), "tokenization_digest": spelling.tokenization_digest}
+
+
+def is_stored(directory: Path) -> bool:
+    """Whether every file of a trie is there for `map_trie`; reads none of them."""
+    return all((directory / f"{array.name}.npy").exists() for array in fields(TitleTrie))
 
 
 def build_trie(catalog: Catalog, spelling: TitleTokenization, rows: Sequence[int] | None = None) -> TitleTrie:
@@ -146,13 +142,5 @@ def _titles_digest(catalog: Catalog) -> str:
 def _remove_those_of_other_titles(directory: Path) -> None:
     """Remove the tries beside one, of titles that were replaced; who has mapped one keeps what it has mapped."""
     titles = directory.name.partition("-")[0]
-    for other in directory.parent.glob("????????-????????"):
-        if other.name.partition("-")[0] == titles:
-            continue
-        with suppress(OSError):  # it is held, or another process was quicker
-            descriptor = os.open(other, os.O_RDONLY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(other, ignore_errors=True)
-            finally:
-                os.close(descriptor)
+    beside = directory.parent.glob("????????-????????")
+    remove_unheld(other for other in beside if other.name.partition("-")[0] != titles)

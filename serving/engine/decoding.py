@@ -1,13 +1,11 @@
-"""How a served adapter writes titles: greedily, by beams, by beams inside the catalog, or by drawing.
+"""How a served adapter writes titles: greedily, or by a beam search inside the catalog.
 
-Each mode ends in `Written`: distinct titles with the model's own log-probabilities, most probable first. What becomes
-of them is the ranking's business (`index.ranking.ranking`).
+Both modes end in `Written`: distinct titles with the model's own log-probabilities, most probable first.
+`index.ranking.ranking` ranks items by them.
 """
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -15,16 +13,15 @@ from typing import Literal
 from index.catalog.catalog import Catalog
 from index.ranking.ranking import POOL, Written
 from index.ranking.ranking_spec import RankingMode, RankingSpec
-from serving.engine.engine import Engine, Generation
+from serving.engine.engine import Engine
 from serving.engine.title_tries import StoredTitles
 from serving.errors import SettingsError
 from training.adapter import Decoding, DecodingMode
-from training.generation.vllm.path_search import next_tokens_wanted, search_paths
 from training.prompt import PromptRenderer
 
 # 20 beams inside the catalog find nearly all of the ten best titles, and faster than 4 free ones find one
 # (benchmarks/results/decoding-speed.md)
-USUAL_WIDTH: dict[DecodingMode, int] = {"greedy": 1, "beam": 4, "constrained_beam": 20, "sample_n": 20}
+USUAL_WIDTH: dict[DecodingMode, int] = {"greedy": 1, "constrained_beam": 20}
 
 
 @dataclass(frozen=True)
@@ -34,9 +31,9 @@ class Decoded:
     Attributes:
         written: the titles; None where the model wrote none, or only blanks.
         ids: tokens of the best one, the end token included.
-        completion_tokens: written in all, whatever became of them.
-        is_proven: of a search inside the catalog: no better titles than these may be given; else None.
-        unconstrained: the search inside the catalog had nothing to find, and the titles were written freely.
+        completion_tokens: written in all, those of titles that are not listed too.
+        is_proven: of a search inside the catalog: no allowed title is better than these; None of a greedy title.
+        unconstrained: the search inside the catalog had nothing to find, and the title was written freely.
     """
 
     written: Written | None
@@ -83,38 +80,15 @@ class Decoder:
         return replace(await self._write_freely(prompt_ids, request_id), unconstrained=True)
 
     async def _write_freely(self, prompt_ids: Sequence[int], request_id: str) -> Decoded:
-        mode, width = self.decoding.mode, self.decoding.width
-        if mode == "beam":
-            best = await self._search_freely(prompt_ids, request_id)
-            return self._decoded([best], tokens=len(best.ids))
-        if mode == "sample_n":
-            drawn = await self.engine.sample(
-                prompt_ids,
-                adapter_id=self.adapter_id,
-                n=width,
-                max_new_tokens=self.decoding.max_new_tokens,
-                request_id=request_id,
-            )
-            return self._decoded(drawn, tokens=sum(len(one.ids) for one in drawn))
-        written = await self.engine.generate(
+        generation = await self.engine.generate(
             prompt_ids,
             adapter_id=self.adapter_id,
             max_new_tokens=self.decoding.max_new_tokens,
             request_id=request_id,
         )
-        return self._decoded([written], tokens=len(written.ids))
-
-    def _decoded(self, generations: Sequence[Generation], *, tokens: int) -> Decoded:
-        """Read distinct titles out of generations; one that was spelled in two ways counts once, as the likelier."""
-        best: dict[str, Generation] = {}
-        for generation in sorted(generations, key=lambda one: (-one.log_prob, one.ids)):
-            text = self.renderer.parse(generation.ids)
-            if text.strip():
-                best.setdefault(text, generation)
-        if not best:
-            return Decoded(None, generations[0].ids if generations else (), tokens)
-        log_probs = tuple(generation.log_prob for generation in best.values())
-        return Decoded(Written(tuple(best), log_probs), next(iter(best.values())).ids, tokens)
+        text = self.renderer.parse(generation.ids)
+        written = Written((text,), (generation.log_prob,)) if text.strip() else None
+        return Decoded(written, generation.ids, len(generation.ids))
 
     async def _write_in_catalog(
         self, prompt_ids: Sequence[int], titles: StoredTitles, k: int, catalog: Catalog, request_id: str
@@ -139,42 +113,13 @@ class Decoder:
         )
         return Decoded(written, found.titles[0].token_ids, constrained.completion_tokens, is_proven=found.is_proven)
 
-    async def _search_freely(self, prompt_ids: Sequence[int], request_id: str) -> Generation:
-        """The best of a plain beam search without length penalty, done as vLLM does: a request per beam and step."""
-        width = self.decoding.width
-        search = search_paths(
-            beams=width,
-            max_new_tokens=self.decoding.max_new_tokens,
-            end_id=self.renderer.end_id,
-            length_penalty=0.0,
-        )
-        paths = next(search)
-        for step in itertools.count():
-            told = await asyncio.gather(
-                *(
-                    self.engine.next_tokens(
-                        [*prompt_ids, *path],
-                        adapter_id=self.adapter_id,
-                        n=next_tokens_wanted(width),
-                        request_id=f"{request_id}-{step}-{at}",
-                    )
-                    for at, path in enumerate(paths)
-                )
-            )
-            try:
-                paths = search.send({path: dict(tokens) for path, tokens in zip(paths, told, strict=True)})
-            except StopIteration as stop:
-                best = stop.value
-                break
-        return Generation(best.ids, best.log_prob, "stop" if best.is_finished else "length")
-
 
 def choose_decoding(facts: Decoding, mode: DecodingMode | Literal[""], width: int) -> Decoding:
-    """Return how an adapter shall decode: as its manifest says, but for what the settings say instead.
+    """Return how an adapter decodes: as its manifest says, unless the settings say otherwise.
 
     Args:
-        mode: empty: the manifest's.
-        width: 0: the manifest's, or, if the mode is another, `USUAL_WIDTH`.
+        mode: of the settings; empty: the manifest's.
+        width: of the settings; 0: the manifest's, or `USUAL_WIDTH` if the mode is another.
     """
     chosen = mode or facts.mode
     usual = facts.width if chosen == facts.mode else USUAL_WIDTH[chosen]
@@ -182,7 +127,7 @@ def choose_decoding(facts: Decoding, mode: DecodingMode | Literal[""], width: in
 
 
 def choose_ranking(adapter_id: str, facts: RankingSpec, mode: RankingMode | Literal[""]) -> RankingSpec:
-    """Return how an adapter's titles shall be ranked; `mode` is of the settings, empty: as its manifest says.
+    """Return how an adapter's titles are ranked; `mode` is of the settings, empty: as its manifest says.
 
     Raises:
         SettingsError: a fusion is asked for, but the adapter has no weights for one.

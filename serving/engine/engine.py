@@ -28,12 +28,12 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class ConfinedGeneration:
-    """What the engine wrote where it could write titles of the catalog only.
+class ConstrainedGeneration:
+    """The titles that a constrained search found.
 
     Attributes:
         found: the titles, with the model's own summed log-probabilities.
-        completion_tokens: written by all beams together.
+        completion_tokens: of all beams together.
     """
 
     found: FoundTitles
@@ -67,37 +67,13 @@ class Engine(Protocol):
         k: int,
         max_new_tokens: int,
         request_id: str,
-    ) -> ConfinedGeneration:
+    ) -> ConstrainedGeneration:
         """Find the k most probable titles after the prompt by beam search; see `index.titles.beam`.
 
         Args:
             titles: those that may be given.
             width: beams of each length.
             max_new_tokens: of the longest title, with what ends it.
-
-        Raises: as `generate` does.
-        """
-        ...
-
-    async def sample(
-        self,
-        prompt_ids: Sequence[int],
-        *,
-        adapter_id: str | None,
-        n: int,
-        max_new_tokens: int,
-        request_id: str,
-    ) -> list[Generation]:
-        """Draw n continuations from the model's own distribution, in no order; some may be alike.
-
-        Raises: as `generate` does.
-        """
-        ...
-
-    async def next_tokens(
-        self, prompt_ids: Sequence[int], *, adapter_id: str | None, n: int, request_id: str
-    ) -> list[tuple[int, float]]:
-        """Return the n most probable tokens after a prompt with their log-probabilities, best first.
 
         Raises: as `generate` does.
         """

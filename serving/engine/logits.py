@@ -1,8 +1,8 @@
 """`serving.engine.title_mask` as a logits processor of vLLM's: it runs in the engine's process, once per decoding step.
 
 Needs the first of vLLM's model runners (`VLLM_USE_V2_MODEL_RUNNER=0`, see `serving.engine.environment`). By its code
-that runner has it right under asynchronous scheduling and CUDA graphs too: it comes after the forward pass, once the
-tokens of the step before are back from the GPU. It was measured on the CPU only.
+that runner is correct under asynchronous scheduling and CUDA graphs too: it calls the processor after the forward pass,
+once the previous step's tokens are back from the GPU. Measured on the CPU only.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from serving.engine.title_mask import TitleMask
 
 
 class TitleLogits(LogitsProcessor):  # type: ignore[misc]  # vLLM is not typed
-    """What `logits_processors` of the engine's arguments names."""
+    """The class that the engine's argument `logits_processors` names."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         self._mask = TitleMask()
 
     def is_argmax_invariant(self) -> bool:
-        """No: so vLLM applies it to greedy requests too."""
+        """False, so that vLLM applies it to greedy requests too."""
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:

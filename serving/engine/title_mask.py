@@ -1,13 +1,13 @@
-"""What becomes of a batch's logits inside the engine: log-probabilities, and nothing but titles where asked.
+"""Logits processor: turns a batch's logits into log-probabilities and, for constrained requests, masks every token that
+cannot continue a catalog title.
 
-Every row becomes the model's own log-probabilities. Greedy choice and sampling stay what they were, and an engine that
-reports its processed logits (vLLM's `logprobs_mode="processed_logits"`) reports log-probabilities. A row of a
-constrained request then loses all but the tokens that may follow: what is left of it keeps its own log-probability,
-nothing is renormalised, and the request writes on inside the catalog without asking anybody.
+Log-probabilities leave the greedy choice as it was, and an engine that reports its processed logits (vLLM's
+`logprobs_mode="processed_logits"`) reports log-probabilities. Tokens that are not masked keep the model's own
+log-probability; nothing is renormalised. A constrained request writes on inside the catalog without asking the server.
 
 A request says what it may write in `extra_args["titles"]`:
 
-    {"segments": [[folder of a trie, file of a filter or None, [closed nodes]], ...], "place": [node per segment]}
+    {"tries": [[folder of a trie, file of a filter or None, [excluded nodes]], ...], "position": [node per trie]}
     {"forced": [token ids]}    exactly these, one after the other
 """
 
@@ -29,9 +29,9 @@ from index.titles.trie import TitleFilter, TitleTrie
 from index.titles.trie_store import map_trie
 
 ARGUMENT = "titles"  # in a request's extra_args
-SEGMENTS, PLACE, FORCED = "segments", "place", "forced"
+TRIES, POSITION, FORCED = "tries", "position", "forced"
 
-# What is kept, as each can be had again. A catalog that grows has a trie for every doubling of what was added
+# Caches; each entry can be read again. A growing catalog has a trie for every doubling of its added titles
 _MOST_TRIES = 64  # mapped, not read
 _MOST_FILTER_BYTES = 256 << 20  # 64 filters of a million titles
 
@@ -41,7 +41,7 @@ _T = TypeVar("_T")
 
 
 class _Guide(Protocol):
-    """What a request may write next."""
+    """Which tokens a request may write next."""
 
     def follow(self, token: int) -> None: ...
 
@@ -52,17 +52,17 @@ class _Guide(Protocol):
 @dataclass
 class _InTitles:
     titles: AllowedTitles
-    place: Position
+    position: Position
 
     def follow(self, token: int) -> None:
         try:
-            self.place = self.titles.follow(self.place, token)
+            self.position = self.titles.follow(self.position, token)
         except KeyError:
-            if not self.titles.is_title(self.place):  # a batch that was made in advance may hold it once more
+            if not self.titles.is_title(self.position):  # vLLM may have scheduled one step too many
                 raise
 
     def next_tokens(self) -> NDArray[np.int32]:
-        return self.titles.next_tokens(self.place)
+        return self.titles.next_tokens(self.position)
 
 
 @dataclass
@@ -83,18 +83,13 @@ class _Forced:
 class _Row:
     guide: _Guide
     written: Sequence[int]  # the engine's own list, which grows
-    heard: int = 0  # how many of them the guide has followed
+    followed: int = 0  # how many of these tokens the guide has seen
 
 
 class TitleMask:
-    """The constrained requests of a batch, by their row.
+    """The constrained requests of a batch, by their row."""
 
-    Args:
-        open_trie: maps the trie in a folder into memory.
-    """
-
-    def __init__(self, open_trie: Callable[[Path], TitleTrie] = map_trie) -> None:
-        self._open_trie = open_trie
+    def __init__(self) -> None:
         self._rows: dict[int, _Row] = {}
         self._tries: OrderedDict[str, TitleTrie] = OrderedDict()
         self._filters: OrderedDict[str, NDArray[np.int32]] = OrderedDict()  # counts of `TitleFilter`: 4 bytes per title
@@ -103,15 +98,15 @@ class TitleMask:
         self._rows.pop(row, None)
 
     def add(self, row: int, extra_args: Mapping[str, Any] | None, written: Sequence[int]) -> None:
-        """Take a request's row; `written` is what it has written so far, and will grow."""
+        """Take a request's row; the engine appends to `written`, the tokens written so far."""
         self.remove(row)
         asked = (extra_args or {}).get(ARGUMENT)
         if asked is None:
             return
         try:
             guide = self._guide(asked)
-        except (OSError, ValueError) as error:  # of a damaged file; raised from here it would end the engine
-            _LOG.error("a request for titles goes unbound, and will be refused: %s", error)
+        except (OSError, ValueError) as error:  # a lost or damaged file; raising here would end the engine
+            _LOG.error("a request's titles cannot be read; it runs unconstrained, and the server refuses it: %s", error)
             return
         self._rows[row] = _Row(guide, written)
 
@@ -123,34 +118,34 @@ class TitleMask:
             self._rows[source] = replaced
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Turn logits [rows, vocabulary] into log-probabilities, minus infinity where a row may not go."""
+        """Turn logits [rows, vocabulary] into log-probabilities, minus infinity for masked tokens."""
         log_probs = logits.log_softmax(-1, dtype=torch.float32)
         rows, allowed = self.allowed_tokens()
         if not len(rows):
             return log_probs
         n_rows, vocabulary = log_probs.shape
-        places = np.repeat(rows * vocabulary, [len(tokens) for tokens in allowed]) + np.concatenate(allowed)
-        kept = torch.from_numpy(places).to(logits.device, non_blocking=True)
-        bound = torch.full_like(log_probs, -torch.inf)  # cheaper than emptying rows of what is there
-        bound.view(-1)[kept] = log_probs.view(-1)[kept]
+        offsets = np.repeat(rows * vocabulary, [len(tokens) for tokens in allowed]) + np.concatenate(allowed)
+        kept = torch.from_numpy(offsets).to(logits.device, non_blocking=True)
+        masked = torch.full_like(log_probs, -torch.inf)  # cheaper than overwriting rows of log_probs
+        masked.view(-1)[kept] = log_probs.view(-1)[kept]
         if len(rows) < n_rows:
             free = torch.from_numpy(np.setdiff1d(np.arange(n_rows), rows)).to(logits.device, non_blocking=True)
-            bound[free] = log_probs[free]
-        return bound
+            masked[free] = log_probs[free]
+        return masked
 
     def allowed_tokens(self) -> tuple[NDArray[np.int64], list[NDArray[np.int32]]]:
-        """Hear what was written, and name the rows that are bound, int64 [n], with the tokens that each may take."""
+        """Follow what was written; return the constrained rows, int64 [n], with the allowed next tokens of each."""
         rows: list[int] = []
         allowed: list[NDArray[np.int32]] = []
         for number, row in list(self._rows.items()):
             try:
-                for token in row.written[row.heard :]:
+                for token in row.written[row.followed :]:
                     row.guide.follow(token)
             except KeyError as error:
-                _LOG.error("a request wrote what it may not, goes unbound, and will be refused: %s", error)
+                _LOG.error("a request left its titles; it runs unconstrained, and the server refuses it: %s", error)
                 del self._rows[number]
                 continue
-            row.heard = len(row.written)
+            row.followed = len(row.written)
             tokens = row.guide.next_tokens()
             if len(tokens):
                 rows.append(number)
@@ -160,21 +155,21 @@ class TitleMask:
     def _guide(self, asked: Mapping[str, Any]) -> _Guide:
         if FORCED in asked:
             return _Forced(asked[FORCED])
-        titles = AllowedTitles(tuple(self._segment(*segment) for segment in asked[SEGMENTS]))
-        return _InTitles(titles, tuple(asked[PLACE]))
+        titles = AllowedTitles(tuple(self._filtered(*trie) for trie in asked[TRIES]))
+        return _InTitles(titles, tuple(asked[POSITION]))
 
-    def _segment(self, folder: str, filter_file: str | None, closed: Sequence[int]) -> FilteredTrie:
-        trie = _kept(self._tries, folder, self._open_trie, lambda tries: len(tries) > _MOST_TRIES)
+    def _filtered(self, folder: str, filter_file: str | None, excluded: Sequence[int]) -> FilteredTrie:
+        trie = _kept(self._tries, folder, map_trie, lambda tries: len(tries) > _MOST_TRIES)
         title_filter = None
         if filter_file is not None:
             title_filter = TitleFilter(trie, _kept(self._filters, filter_file, _read_counts, _are_too_large))
-        return FilteredTrie(trie, title_filter, np.array(closed, dtype=np.int64))
+        return FilteredTrie(trie, title_filter, np.array(excluded, dtype=np.int64))
 
 
 def _kept(
     store: OrderedDict[str, _T], path: str, read: Callable[[Path], _T], is_full: Callable[[Collection[_T]], bool]
 ) -> _T:
-    """Give what was kept, or read it; what is deleted goes then, and what was not asked for the longest."""
+    """Return a cached value, or read it; then evict entries of deleted files, and the least recently used."""
     if path not in store:
         for gone in [kept for kept in store if not Path(kept).exists()]:
             del store[gone]

@@ -1,22 +1,23 @@
-"""The title tries of one view of the catalog, laid where an engine's process finds them.
+"""The title tries of one view of the catalog, in folders where an engine's process finds them.
 
 The base trie lies beside the index. Titles that a living catalog has gained since lie in small tries of their own: one
-of what was added last, which each new title makes anew, and behind it tries of 2,000, 4,000, 8,000 ... titles, at most
-one of each size, made once and shared by the views that follow. So a title costs the same however many came before it.
-They and the filters that requests bring lie in private folders, each for as long as a view or a request holds it.
+of what was added last, built again for each new title, and behind it tries of 2,000, 4,000, 8,000 ... titles, at most
+one of each size, built once and shared by the views that follow. So a title costs the same however many came before it.
+
+They, and the filters that requests bring, lie in a folder of this process, `index/tries/served/PID-...`, each for as
+long as a view or a request holds it. What is lost there is written again with the next request; what a killed server
+left, the next one removes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import shutil
-import tempfile
 import weakref
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,20 +27,53 @@ from numpy.typing import NDArray
 
 from index.catalog.catalog import Catalog
 from index.titles.filtered_trie import AllowedTitles, FilteredTrie, Position, TitleOrder
+from index.titles.held_folder import HeldFolder, hold_folder
 from index.titles.trie import TitleFilter
-from index.titles.trie_store import TitleTokenization, build_trie, hold_trie, open_trie, read_trie, trie_dir, write_trie
-from serving.engine.title_mask import PLACE, SEGMENTS
+from index.titles.trie_store import (
+    TitleTokenization,
+    build_trie,
+    is_stored,
+    map_trie,
+    open_trie,
+    trie_dir,
+    trie_facts,
+    write_trie,
+)
+from serving.engine.title_mask import POSITION, TRIES
+from serving.errors import EngineUnavailableError
+
+SERVED = "served"  # folder beside the tries
 
 _BLOCK = 2000  # titles in the smallest trie that is kept: making it takes about 6 ms
 _MOST_FILTERS = 32  # kept for the next request that brings the same
 
 
-@dataclass(frozen=True)
-class _Filter:
-    """A mask over the catalog as each trie sees it, with the files of it."""
+@dataclass(frozen=True, eq=False)
+class StoredTrie:
+    """A trie in memory, with the folder that the engine's process maps it from."""
+
+    order: TitleOrder
+    folder: Path
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def restore(self) -> None:
+        """Write the trie again if its files are lost."""
+        if not is_stored(self.folder):
+            write_trie(self.folder, self.order.trie, **self.facts)
+
+
+@dataclass(frozen=True, eq=False)
+class _StoredFilter:
+    """A filter as each trie sees it, with the files that the engine's process reads it from."""
 
     title_filter: tuple[TitleFilter, ...]
     files: tuple[Path, ...]
+
+    def restore(self) -> None:
+        """Write those files that are lost, or were never written."""
+        for path, one in zip(self.files, self.title_filter, strict=True):
+            if not path.exists():
+                np.save(path, one.counts)
 
 
 @dataclass(frozen=True)
@@ -47,71 +81,69 @@ class StoredTitles:
     """What one request may be given, here and where the engine's process reads it.
 
     Attributes:
-        folders: of the tries, one per segment of `open`.
+        folders: one per trie of `allowed`.
     """
 
-    open: AllowedTitles
+    allowed: AllowedTitles
     folders: tuple[Path, ...]
-    _filter: _Filter | None
+    _filter: _StoredFilter | None
     _tries: TitleTries  # holds the folders
 
     @cached_property
-    def _segments(self) -> list[tuple[str, str | None, list[int]]]:
+    def _filtered(self) -> list[tuple[str, str | None, list[int]]]:
         filters: Sequence[Path | None] = self._filter.files if self._filter else [None] * len(self.folders)
         return [
-            (str(folder), None if file is None else str(file), segment.excluded_nodes.tolist())
-            for segment, folder, file in zip(self.open.tries, self.folders, filters, strict=True)
+            (str(folder), None if file is None else str(file), trie.excluded_nodes.tolist())
+            for trie, folder, file in zip(self.allowed.tries, self.folders, filters, strict=True)
         ]
 
-    def at(self, place: Position) -> Mapping[str, Any]:
-        """What a request says that writes on from a place; see `serving.engine.title_mask`."""
-        return {SEGMENTS: self._segments, PLACE: place}
+    def at(self, position: Position) -> Mapping[str, Any]:
+        """Return the argument of a request that writes on from a position; see `serving.engine.title_mask`."""
+        return {TRIES: self._filtered, POSITION: position}
 
 
 class _Added:
-    """The trie of some rows that were added, in a folder of its own; None where no title of theirs can be written."""
+    """The trie of some added rows, in a folder of its own; None where none of their titles is short enough."""
 
-    def __init__(self, catalog: Catalog, rows: range, spelling: TitleTokenization) -> None:
-        folder = _new_folder()
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self.laid: tuple[TitleOrder, Path] | None = None
+    def __init__(self, catalog: Catalog, rows: range, spelling: TitleTokenization, home: HeldFolder) -> None:
+        self.stored: StoredTrie | None = None
         fitting = [row for row in rows if spelling.fits(catalog.titles[row])]
         if fitting:
-            path = folder / "tries" / "added"
-            write_trie(path, build_trie(catalog, spelling, fitting))
-            self.laid = TitleOrder.of(read_trie(path)), path
+            home.restore()
+            folder = home.new_path()
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            write_trie(folder, build_trie(catalog, spelling, fitting))
+            self.stored = StoredTrie(TitleOrder.of(map_trie(folder)), folder)
 
 
 class TitleTries:
     """Tries that cover a catalog's rows, each row in one of them; titles too long to be written are in none.
 
     Args:
-        tries: with the folder that each lies in.
-        n_base: how many of the catalog's rows, the first ones, the first trie is of.
-        folder: an existing folder of this object's own, for the files of filters; removed with it.
+        tries: the base trie first.
+        n_base: how many of the catalog's rows, the first ones, the base trie is of.
+        home: where the files of filters go, and of tries that `grown` adds.
     """
 
-    def __init__(self, tries: Sequence[tuple[TitleOrder, Path]], n_base: int, folder: Path) -> None:
+    def __init__(self, tries: Sequence[StoredTrie], n_base: int, home: HeldFolder) -> None:
         self._tries = tuple(tries)
         self._n_base = n_base
-        self._folder = folder
+        self._home = home
         self._added: Mapping[range, _Added] = {}  # by their rows
-        self._filters: OrderedDict[bytes, _Filter] = OrderedDict()
-        self._numbers = itertools.count()
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._filters: OrderedDict[bytes, _StoredFilter] = OrderedDict()
 
     @classmethod
     def open(cls, index_dir: Path, catalog: Catalog, spelling: TitleTokenization) -> TitleTries:
-        """Load or make the trie of a catalog.
+        """Load or make the trie of a catalog, and remove what killed servers left.
 
         Raises:
             SoftrecError: no title is short enough to be written.
         """
         trie = open_trie(index_dir, catalog, spelling)
-        path = trie_dir(index_dir, catalog, spelling).resolve()
-        opened = cls([(TitleOrder.of(trie), path)], len(catalog), _new_folder())
-        weakref.finalize(trie, os.close, hold_trie(path))  # the engine's process opens the files by name
-        return opened
+        folder = trie_dir(index_dir, catalog, spelling).resolve()
+        weakref.finalize(trie, os.close, hold_folder(folder))
+        base = StoredTrie(TitleOrder.of(trie), folder, trie_facts(catalog, spelling))
+        return cls([base], len(catalog), HeldFolder(folder.parent / SERVED))
 
     def grown(self, catalog: Catalog, spelling: TitleTokenization) -> TitleTries:
         """Return the tries of another state of the catalog that was opened: it has that one's rows, and others after.
@@ -120,46 +152,56 @@ class TitleTries:
         every 2,000th title some are put together.
         """
         added = {
-            rows: self._added.get(rows) or _Added(catalog, rows, spelling)
+            rows: self._added.get(rows) or _Added(catalog, rows, spelling, self._home)
             for rows in _blocks(self._n_base, len(catalog))
         }
-        laid = [one.laid for one in added.values() if one.laid is not None]
-        grown = TitleTries([self._tries[0], *laid], self._n_base, _new_folder())
+        stored = [one.stored for one in added.values() if one.stored is not None]
+        grown = TitleTries([self._tries[0], *stored], self._n_base, self._home)
         grown._added = added
         return grown
 
     @property
     def n_rows(self) -> int:
         """How many catalog rows can be written."""
-        return sum(len(order.trie.rows) for order, _ in self._tries)
+        return sum(len(one.order.trie.rows) for one in self._tries)
 
     def allowed_titles(self, allowed: NDArray[np.bool_] | None = None, excluded: Collection[int] = ()) -> StoredTitles:
-        """Say what a request may be given.
+        """Say what a request may be given. Files that the engine's process needs for it are there afterwards.
 
         Args:
             allowed: bool [rows of the catalog]; a filter that other requests will bring too, kept as a file. None: all.
             excluded: rows left out besides, of this request alone.
+
+        Raises:
+            EngineUnavailableError: the files cannot be written.
         """
         kept = None if allowed is None or allowed.all() else self._filter(allowed)
-        segments = []
-        for at, (order, _) in enumerate(self._tries):
+        filtered = []
+        for at, one in enumerate(self._tries):
             title_filter = None if kept is None else kept.title_filter[at]
-            segments.append(FilteredTrie(order.trie, title_filter, order.excluded_nodes(excluded, title_filter)))
-        folders = tuple(path for _, path in self._tries)
-        return StoredTitles(AllowedTitles(tuple(segments), frozenset(excluded)), folders, kept, self)
+            nodes = one.order.excluded_nodes(excluded, title_filter)
+            filtered.append(FilteredTrie(one.order.trie, title_filter, nodes))
+        try:
+            self._home.restore()
+            for stored in (*self._tries, *(() if kept is None else (kept,))):
+                stored.restore()
+        except OSError as error:
+            raise EngineUnavailableError(
+                f"the titles of this request cannot be written for the engine: {error}",
+                remedy="free space where the workspace lies, and let the server write there",
+            ) from error
+        folders = tuple(one.folder for one in self._tries)
+        return StoredTitles(AllowedTitles(tuple(filtered), frozenset(excluded)), folders, kept, self)
 
-    def _filter(self, allowed: NDArray[np.bool_]) -> _Filter:
+    def _filter(self, allowed: NDArray[np.bool_]) -> _StoredFilter:
         key = hashlib.blake2b(np.packbits(allowed).tobytes(), digest_size=16).digest()
         if key in self._filters:
             self._filters.move_to_end(key)
             return self._filters[key]
-        title_filter = tuple(order.trie.admit(allowed) for order, _ in self._tries)
+        title_filter = tuple(one.order.trie.admit(allowed) for one in self._tries)
         # numbered, not named by the mask: a request may still hold one of the same mask, whose end removes its files
-        number = next(self._numbers)
-        files = tuple(self._folder / f"{number}-{at}.npy" for at in range(len(title_filter)))
-        for path, one in zip(files, title_filter, strict=True):
-            np.save(path, one.counts)
-        made = self._filters[key] = _Filter(title_filter, files)
+        files = tuple(self._home.new_path(".npy") for _ in title_filter)
+        made = self._filters[key] = _StoredFilter(title_filter, files)
         weakref.finalize(made, _unlink, files)  # once neither this object nor a request holds it
         if len(self._filters) > _MOST_FILTERS:
             self._filters.popitem(last=False)
@@ -179,10 +221,6 @@ def _blocks(start: int, stop: int) -> list[range]:
             blocks.append(range(start, start + (_BLOCK << power)))
             start = blocks[-1].stop
     return [*blocks, range(start, stop)] if start < stop else blocks
-
-
-def _new_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="softrec-titles-"))
 
 
 def _unlink(files: Sequence[Path]) -> None:

@@ -60,7 +60,7 @@ class TitleWriting:
         self._reported_tokens = count_observed(width)
         self._most_tokens = most_tokens
         self._request_id = request_id
-        self._search = TitleBeams(titles.open, width=width, k=k)
+        self._search = TitleBeams(titles.allowed, width=width, k=k)
         self._runs: dict[str, _Run] = {}
         self._alive: set[str] = set()  # every request that the engine may know, also one that is just being handed over
         self._news = asyncio.Event()

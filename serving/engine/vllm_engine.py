@@ -1,7 +1,7 @@
-"""vLLM in this process's company: `AsyncLLM` here, its engine core in a process of its own.
+"""The engine on vLLM: `AsyncLLM` in this process, its engine core in a process of its own.
 
-The modules `serving.vllm_*` alone import vllm. Call `training.generation.vllm.environment.prepare_environment` before
-importing one.
+Of serving, only `serving.engine.{vllm_engine,titles,logits}` import vllm. Call
+`training.generation.vllm.environment.prepare_environment` before importing one of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ with warnings.catch_warnings():
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from index.kill_with_parent import KillWithParent
-from serving.engine.engine import ConfinedGeneration, Generation
+from serving.engine.engine import ConstrainedGeneration, Generation
 from serving.engine.environment import starting_engine
 from serving.engine.shared_exclusive_lock import SharedExclusiveLock
 from serving.engine.title_mask import ARGUMENT, FORCED
@@ -89,8 +89,8 @@ class VllmEngine:
         self._vocab_size = int(llm.model_config.get_vocab_size())
         self._children = tuple(children)
         self._sockets = sockets
-        self._killer = KillWithParent([child.pid for child in self._children if child.pid is not None])
-        self._turns = SharedExclusiveLock()
+        self._kill_with_parent = KillWithParent([child.pid for child in self._children if child.pid is not None])
+        self._lock = SharedExclusiveLock()
 
     @classmethod
     async def open(cls, base: str, adapters: Mapping[str, Path], *, end_id: int, options: VllmOptions) -> VllmEngine:
@@ -145,7 +145,7 @@ class VllmEngine:
         k: int,
         max_new_tokens: int,
         request_id: str,
-    ) -> ConfinedGeneration:
+    ) -> ConstrainedGeneration:
         """See `Engine.write_titles`. Without an adapter it waits as `generate` does."""
         self._check(prompt_ids, max_new_tokens)
         writing = TitleWriting(
@@ -161,29 +161,7 @@ class VllmEngine:
         )
         async with self._turn(adapter_id):
             with _naming_failures():
-                return ConfinedGeneration(await writing.run(), writing.tokens)
-
-    async def sample(
-        self,
-        prompt_ids: Sequence[int],
-        *,
-        adapter_id: str | None,
-        n: int,
-        max_new_tokens: int,
-        request_id: str,
-    ) -> list[Generation]:
-        """See `Engine.sample`."""
-        params = _params(temperature=1.0, n=n, max_tokens=max_new_tokens, stop_token_ids=[self._end_id])
-        output = await self._run(prompt_ids, params, adapter_id, request_id)
-        return [_generation(written) for written in output.outputs]
-
-    async def next_tokens(
-        self, prompt_ids: Sequence[int], *, adapter_id: str | None, n: int, request_id: str
-    ) -> list[tuple[int, float]]:
-        """See `Engine.next_tokens`."""
-        output = await self._run(prompt_ids, _params(max_tokens=1, logprobs=n), adapter_id, request_id)
-        [entries] = output.outputs[0].logprobs or [{}]
-        return sorted(((token, entry.logprob) for token, entry in entries.items()), key=lambda entry: -entry[1])
+                return ConstrainedGeneration(await writing.run(), writing.tokens)
 
     async def log_prob(
         self, prompt_ids: Sequence[int], completion_ids: Sequence[int], *, adapter_id: str | None
@@ -214,21 +192,21 @@ class VllmEngine:
             await asyncio.to_thread(child.join, 10)
             if child.is_alive():
                 child.kill()
-        self._killer.dismiss()
+        self._kill_with_parent.dismiss()
         shutil.rmtree(self._sockets, ignore_errors=True)
 
     def _turn(self, adapter_id: str | None) -> AbstractAsyncContextManager[None]:
-        """Without an adapter wait until the engine is there for this alone.
+        """Without an adapter, wait until no other request is in the engine.
 
         In a batch with LoRA requests vLLM 0.32 on the CPU gives a request without LoRA the adapter of its last slot,
         silently. Requests with adapters mix correctly.
         """
-        return self._turns.alone() if adapter_id is None else self._turns.shared()
+        return self._lock.alone() if adapter_id is None else self._lock.shared()
 
     async def _run(
         self, ids: Sequence[int], params: SamplingParams, adapter_id: str | None, request_id: str
     ) -> RequestOutput:
-        """Let one request write to its end, in its turn."""
+        """Run one request to its end."""
         self._check(ids, params.max_tokens or 0)
         lora = None if adapter_id is None else self._lora(adapter_id)
         output: RequestOutput | None = None
@@ -244,7 +222,7 @@ class VllmEngine:
         return output
 
     def _check(self, ids: Sequence[int], max_new_tokens: int) -> None:
-        """Refuse what would crash the engine: without a tokenizer vLLM looks up any id, and one too large kills it."""
+        """Refuse ids that crash the engine: without a tokenizer vLLM looks up any id, and one too large kills it."""
         if not ids or min(ids) < 0 or max(ids) >= self._vocab_size:
             raise ValueError(f"token ids must lie in 0..{self._vocab_size - 1} and there must be at least one")
         if len(ids) + max_new_tokens > self._max_model_len:
@@ -293,13 +271,13 @@ def _engine_args(base: str, adapters: int, options: VllmOptions) -> AsyncEngineA
 
 
 def _params(**settings: Any) -> SamplingParams:
-    """Greedy, with the log-probability of every token written, given once at the end; but for what the settings say."""
+    """Greedy, with the log-probability of every token, reported once at the end; `settings` override that."""
     usual = {"temperature": 0.0, "logprobs": 0, "detokenize": False, "output_kind": RequestOutputKind.FINAL_ONLY}
     return SamplingParams(**(usual | settings))
 
 
 def _allowed_rank(lora_rank: int) -> int:
-    """vLLM takes only some ranks as its maximum: the smallest of them that is large enough."""
+    """The smallest maximal rank that vLLM takes and that is large enough."""
     return next(rank for rank in (8, 16, 32, 64, 128, 256, 320, 512, max(512, lora_rank)) if rank >= lora_rank)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -14,11 +15,12 @@ import numpy as np
 import pytest
 
 from index.titles.filtered_trie import TitleOrder
+from index.titles.held_folder import HeldFolder
 from index.titles.trie import TitleTrie
 from index.titles.trie_store import write_trie
 from serving.adapters.proof import FLOAT32_TOLERANCE, prove_adapter
 from serving.engine.heartbeat import Heartbeat
-from serving.engine.title_tries import StoredTitles, TitleTries
+from serving.engine.title_tries import StoredTitles, StoredTrie, TitleTries
 from serving.errors import (
     AdapterProofError,
     EngineHungError,
@@ -243,9 +245,8 @@ def tries(titles: list[tuple[int, ...]], tmp_path_factory: pytest.TempPathFactor
     for name, rows in (("base", range(25)), ("added", range(25, 30))):
         trie = TitleTrie.build([titles[row] for row in rows], rows)
         write_trie(folder / name, trie)
-        made.append((TitleOrder.of(trie), folder / name))
-    (folder / "files").mkdir()
-    return TitleTries(made, 25, folder / "files")
+        made.append(StoredTrie(TitleOrder.of(trie), folder / name))
+    return TitleTries(made, 25, HeldFolder(folder / "files"))
 
 
 async def search(
@@ -273,10 +274,6 @@ async def test_a_wide_search_ranks_the_catalog_as_scoring_every_title_does(engin
         assert [title.log_prob for title in result.titles] == pytest.approx([scores[row] for row in best], abs=1e-3)
         assert result.is_proven
         assert free.log_prob == pytest.approx(await engine.log_prob(PROMPT, free.ids, adapter_id=adapter_id), abs=1e-3)
-        drawn = await engine.sample(PROMPT, adapter_id=adapter_id, n=3, max_new_tokens=4, request_id=f"n-{adapter_id}")
-        for one in drawn:
-            again = await engine.log_prob(PROMPT, one.ids, adapter_id=adapter_id)
-            assert one.log_prob == pytest.approx(again, abs=1e-3)
     assert found[0].titles != found[1].titles
 
 
@@ -300,6 +297,20 @@ async def test_a_search_stays_inside_its_request_and_gives_k(engine, titles, tri
             await engine.write_titles(
                 bad, tries.allowed_titles(), adapter_id="a@1", width=2, k=2, max_new_tokens=8, request_id="bad"
             )
+
+
+async def test_a_search_finds_its_titles_again_after_their_files_were_deleted(engine, tries) -> None:
+    """The engine's process has mapped what it has seen; a new filter it must read from a folder that is gone."""
+    allowed = np.arange(30) != 7
+    before = await search(engine, tries.allowed_titles(allowed), "a@1", name="before")
+    shutil.rmtree(tries._home.path)
+    for one in tries._tries:
+        shutil.rmtree(one.folder)
+    after = await search(engine, tries.allowed_titles(allowed), "a@1", name="after")
+    assert [title.rows for title in after.titles] == [title.rows for title in before.titles]
+    other = await search(engine, tries.allowed_titles(np.arange(30) != 8), "a@1", name="other")
+    assert (8,) not in [title.rows for title in other.titles]
+    assert len(other.titles) == 29
 
 
 async def test_a_cancelled_search_leaves_nothing_running(engine, tries) -> None:

@@ -13,7 +13,6 @@ MODULES = (
     "training.prompt",
     "training.adapter",
     "training.base_model",
-    "training.generation.vllm.path_search",
     "training.generation.vllm.environment",
     "clients.http.client",
     "clients.cli",

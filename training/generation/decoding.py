@@ -12,7 +12,7 @@ What is served is decoded in `serving.engine.decoding`; the scores of both are t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,8 +28,8 @@ from training.parallel.processes import Processes
 from training.progress import Progress
 from training.settings import TrainSettings
 
-OfflineMode = DecodingMode | Literal["exact"]
-OFFLINE_MODES: tuple[OfflineMode, ...] = (*get_args(DecodingMode), "exact")
+OfflineMode = DecodingMode | Literal["beam", "sample_n", "exact"]
+OFFLINE_MODES: tuple[OfflineMode, ...] = ("greedy", "beam", "sample_n", "constrained_beam", "exact")
 
 LISTED = POOL  # titles of the catalog that are kept per prompt: what a fusion looks at, here as in serving
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from training.adapter import DecodingMode
 from training.data.dataset import Dataset
 from training.data.windows import Window
 from training.generation.beam import generate
@@ -14,6 +13,8 @@ from training.generation.generation import Generation
 from training.parallel.processes import Processes
 from training.progress import Progress
 from training.settings import TrainSettings
+
+WriterMode = Literal["greedy", "beam"]
 
 
 class Generator(Protocol):
@@ -50,7 +51,7 @@ class TitleWriter:
         self._progress, self._generate = progress, generator
 
     def write(
-        self, model: Any, windows: Sequence[Window], *, decoding: DecodingMode, step: str
+        self, model: Any, windows: Sequence[Window], *, decoding: WriterMode, step: str
     ) -> list[tuple[str, Generation]]:
         """Write the next title for every window.
 

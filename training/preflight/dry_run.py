@@ -9,11 +9,10 @@ from typing import Any, Literal
 
 from index.errors import MissingArtifactError
 from index.workspace import Workspace
-from training.adapter import DecodingMode
 from training.data.dataset import Dataset, load_dataset, windows_digest
 from training.data.windows import Window
 from training.errors import TrainingError
-from training.generation.title_writer import TitleWriter, open_writer
+from training.generation.title_writer import TitleWriter, WriterMode, open_writer
 from training.loop.update import Loss
 from training.model.batches import Sample, check_samples
 from training.model.language_model import add_lora, load_base
@@ -166,7 +165,7 @@ def _parts(
 ) -> tuple[Part, ...]:
     epochs, train, validation = settings.max_epochs, dataset.split.train, dataset.split.validation
 
-    def per_title(windows: Sequence[Window], decoding: DecodingMode) -> float:
+    def per_title(windows: Sequence[Window], decoding: WriterMode) -> float:
         return seconds_per_title(
             lambda n: writer.write(model, windows[:n], decoding=decoding, step=""),
             len(windows),

@@ -39,8 +39,12 @@ def test_the_platforms_own_variables_stand_in() -> None:
 def test_bad_values_are_named_together() -> None:
     with pytest.raises(SettingsError, match=r"SOFTREC_TIMEOUT_MS='soon'.*SOFTREC_MAX_RUNNING='0'"):
         read_settings({"SOFTREC_MAX_RUNNING": "0", "SOFTREC_TIMEOUT_MS": "soon"})
-    with pytest.raises(SettingsError) as caught:
-        read_settings({"SOFTREC_DECODING": "exact"})
+
+
+@pytest.mark.parametrize("mode", ["exact", "beam", "sample_n"])
+def test_a_decoding_that_is_offline_only_is_refused(mode: str) -> None:
+    with pytest.raises(SettingsError, match="'greedy' or 'constrained_beam'") as caught:
+        read_settings({"SOFTREC_DECODING": mode})
     assert str(caught.value).count("SOFTREC_DECODING") == 1
 
 

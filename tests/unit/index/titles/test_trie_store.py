@@ -9,7 +9,8 @@ import pytest
 from index.artifact import text_digest
 from index.catalog.catalog import Catalog, Item
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError, SoftrecError
-from index.titles.trie_store import build_trie, hold_trie, open_trie, read_trie, trie_dir, write_trie
+from index.titles.held_folder import hold_folder
+from index.titles.trie_store import build_trie, open_trie, read_trie, trie_dir, write_trie
 
 
 class LetterSpelling:
@@ -92,7 +93,7 @@ def test_tries_of_replaced_titles_go_unless_they_are_held(tmp_path: Path) -> Non
     open_trie(tmp_path, catalogs[1], LetterSpelling())
     assert [path.resolve() for path in (tmp_path / "tries").iterdir()] == [second.resolve()]
     assert sorted(mapped.rows.tolist()) == [0, 1]  # who has mapped it goes on with it
-    held = hold_trie(second)
+    held = hold_folder(second)
     open_trie(tmp_path, catalogs[2], LetterSpelling())
     assert (first.exists(), second.exists(), third.exists()) == (False, True, True)
     os.close(held)

@@ -98,6 +98,18 @@ def test_an_adapter_of_another_decoding_and_ranking_is_read_as_it_is(workspace: 
     assert (beams.facts.decoding, beams.facts.ranking) == (facts.decoding, facts.ranking)
 
 
+@pytest.mark.parametrize("mode", ["beam", "sample_n", "exact"])
+def test_a_manifest_with_a_decoding_that_no_server_has_is_refused(workspace: Workspace, mode: str) -> None:
+    soft = read_adapter(workspace.adapter_dir("soft"))
+    with write_artifact(workspace.adapter_dir("foreign"), kind="adapter") as draft:
+        write_adapter_files(draft, soft.facts, soft.golden)
+        draft.body["decoding"] |= {"mode": mode}
+    with pytest.raises(
+        CorruptArtifactError, match=rf"decoding mode '{mode}', not one of greedy, constrained_beam.*train"
+    ):
+        choose_adapters(workspace.adapters_dir, ("foreign",))
+
+
 def test_the_tolerance_fits_the_dtype() -> None:
     assert proof_tolerance(0.0, dtype="float32") < proof_tolerance(0.0, dtype="bfloat16")
     assert proof_tolerance(0.3, dtype="float32") == 0.3

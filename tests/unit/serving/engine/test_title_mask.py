@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from index.titles.filtered_trie import TitleOrder
+from index.titles.held_folder import HeldFolder
 from index.titles.trie import TitleTrie
 from index.titles.trie_store import write_trie
 from serving.engine.title_mask import TitleMask
-from serving.engine.title_tries import TitleTries
+from serving.engine.title_tries import StoredTrie, TitleTries
 
 END = 0
 TITLES = [(3, 4, END), (3, 5, END), (6, END), (3, 4, 7, END)]
@@ -26,19 +27,18 @@ def tries(tmp_path: Path) -> TitleTries:
     for name, rows in (("base", range(3)), ("added", range(3, 4))):
         trie = TitleTrie.build([TITLES[row] for row in rows], rows)
         write_trie(tmp_path / name, trie)
-        made.append((TitleOrder.of(trie), tmp_path / name))
-    (tmp_path / "files").mkdir()
-    return TitleTries(made, 3, tmp_path / "files")
+        made.append(StoredTrie(TitleOrder.of(trie), tmp_path / name))
+    return TitleTries(made, 3, HeldFolder(tmp_path / "files"))
 
 
 def asked(tries: TitleTries, path: tuple[int, ...] = (), **closed: object) -> dict[str, object]:
     """A request's extra arguments as they arrive in the engine's process: lists where tuples were sent."""
     titles = tries.allowed_titles(**closed)  # type: ignore[arg-type]
-    place = titles.open.start
+    position = titles.allowed.start
     for token in path:
-        place = titles.open.follow(place, token)
-    segments = [[folder, file, list(nodes)] for folder, file, nodes in titles.at(place)["segments"]]
-    return {"titles": {"segments": segments, "place": list(place)}}
+        position = titles.allowed.follow(position, token)
+    tries_asked = [[folder, file, list(nodes)] for folder, file, nodes in titles.at(position)["tries"]]
+    return {"titles": {"tries": tries_asked, "position": list(position)}}
 
 
 def finite(row: torch.Tensor) -> list[int]:
@@ -100,7 +100,7 @@ def test_a_forced_request_writes_just_that(tries: TitleTries) -> None:
 
 def test_a_file_that_is_gone_leaves_the_request_unbound_and_the_engine_alive(tries: TitleTries) -> None:
     mask, lost = TitleMask(), asked(tries)
-    lost["titles"]["segments"][0][0] += "-gone"  # type: ignore[index]
+    lost["titles"]["tries"][0][0] += "-gone"  # type: ignore[index]
     mask.add(0, lost, [])
     assert finite(mask.apply(torch.zeros(1, VOCABULARY))[0]) == list(range(VOCABULARY))
 
@@ -121,7 +121,7 @@ def test_filters_are_kept_up_to_a_bound_and_tries_no_longer_than_their_folders(
 
     def watched(path: Path, **options: bool) -> np.ndarray:
         found = load(path, **options)
-        if Path(path).parent == tmp_path / "files":
+        if Path(path).parent.parent == tmp_path / "files":
             read.append(weakref.ref(found))
         return found
 
@@ -134,5 +134,5 @@ def test_filters_are_kept_up_to_a_bound_and_tries_no_longer_than_their_folders(
     mapped = [weakref.ref(trie) for trie in mask._tries.values()]
     shutil.rmtree(tmp_path / "added")
     shutil.copytree(tmp_path / "base", tmp_path / "later")
-    mask.add(0, {"titles": {"segments": [[str(tmp_path / "later"), None, []]], "place": [0]}}, [])
+    mask.add(0, {"titles": {"tries": [[str(tmp_path / "later"), None, []]], "position": [0]}}, [])
     assert [trie() is not None for trie in mapped] == [True, False]

@@ -1,6 +1,10 @@
 """Tries where an engine's process finds them: what they cover, and how long their files live."""
 
 import gc
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +15,9 @@ from index.catalog.catalog import Catalog, Item
 from index.titles.trie import TitleTrie
 from index.titles.trie_store import build_trie, map_trie, open_trie
 from serving.engine import title_tries
-from serving.engine.title_mask import SEGMENTS
+from serving.engine.title_mask import TRIES
 from serving.engine.title_tries import StoredTitles, TitleTries
+from serving.errors import EngineUnavailableError
 from tests.tiny_shop import ITEMS, TEMPLATE, tiny_catalog, write_tiny_tokenizer
 from training.prompt import PromptRenderer
 
@@ -33,19 +38,19 @@ def rows_of(stored: StoredTitles, renderer: Renderer, catalog: Catalog) -> list[
     """Rows whose title can be written all through, and is theirs at its end."""
     found = []
     for row, title in enumerate(catalog.titles):
-        place = stored.open.start
+        position = stored.allowed.start
         try:
             for token in renderer.completion_ids(title):
-                place = stored.open.follow(place, token)
+                position = stored.allowed.follow(position, token)
         except KeyError:
             continue
-        if row in stored.open.rows(place):
+        if row in stored.allowed.rows(position):
             found.append(row)
     return found
 
 
 def files_of(stored: StoredTitles) -> list[Path]:
-    return [Path(file) for _, file, _ in stored.at(stored.open.start)[SEGMENTS] if file is not None]
+    return [Path(file) for _, file, _ in stored.at(stored.allowed.start)[TRIES] if file is not None]
 
 
 def test_a_grown_catalog_gets_a_small_trie_beside_the_large_one(tries: TitleTries, renderer: Renderer) -> None:
@@ -88,21 +93,70 @@ def test_a_title_costs_the_same_however_many_came_before_it(
         if n % 12 == 0:
             assert rows_of(tries.allowed_titles(), renderer, catalog) == list(range(7 + n))
     late = tries.grown(catalog, renderer).allowed_titles()
-    assert [len(segment.trie.rows) for segment in late.open.tries] == [7, 16, 8]
+    assert [len(one.trie.rows) for one in late.allowed.tries] == [7, 16, 8]
 
 
-def test_a_folder_goes_when_its_trie_cannot_be_written(
+def test_nothing_is_left_where_a_trie_cannot_be_written(
     tries: TitleTries, renderer: Renderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(path: Path, *arguments: object) -> None:
+        path.mkdir()
         raise OSError(28, "No space left on device")
 
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     monkeypatch.setattr(title_tries, "write_trie", fail)
     with pytest.raises(OSError, match="No space"):
         tries.grown(Catalog.from_items([*ITEMS, Item("i9", "Portal 2")]), renderer)
-    assert list((tmp_path / "temporary").iterdir()) == []
+    [home] = (tmp_path / "tries" / "served").iterdir()
+    assert list(home.iterdir()) == []
+
+
+def test_a_request_whose_files_cannot_be_written_is_refused(tries: TitleTries, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(title_tries.np, "save", fail)
+    with pytest.raises(EngineUnavailableError, match=r"No space.*let the server write there"):
+        tries.allowed_titles(np.arange(7) != 3)
+
+
+def test_lost_files_are_written_again_with_the_next_request(
+    tries: TitleTries, renderer: Renderer, tmp_path: Path
+) -> None:
+    """All of `index/tries` goes, as a clean-up of the host would take it, while requests and views hold files there."""
+    view = tries.grown(Catalog.from_items([*ITEMS, Item("i9", "Portal 2")]), renderer)
+    allowed = np.arange(8) != 3
+    held = view.allowed_titles(allowed)
+    shutil.rmtree(tmp_path / "tries")
+    again = view.allowed_titles(allowed)
+    for titles in (held, again):
+        assert [map_trie(folder).rows.tolist() for folder in titles.folders] == [
+            one.trie.rows.tolist() for one in titles.allowed.tries
+        ]
+        assert [np.load(file).tolist() for file in files_of(titles)] == [
+            one.title_filter.counts.tolist() for one in titles.allowed.tries
+        ]
+    assert (
+        TitleTries.open(tmp_path, tiny_catalog(), renderer).n_rows == 7
+    )  # the base trie is whole again, with its facts
+    assert all(folder.is_dir() for folder in again.folders)  # and that server took nothing from this one
+
+
+def test_the_folder_of_a_killed_server_is_removed_by_the_next(tmp_path: Path, renderer: Renderer) -> None:
+    served = tmp_path / "tries" / "served"
+    code = (
+        "import os, signal, sys, pathlib; from index.titles.held_folder import HeldFolder; "
+        "home = HeldFolder(pathlib.Path(sys.argv[1])); home.new_path().write_text('trie'); "
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(served)], check=False).returncode == -signal.SIGKILL
+    [left] = served.iterdir()
+    first = TitleTries.open(tmp_path, tiny_catalog(), renderer)
+    second = TitleTries.open(tmp_path, tiny_catalog(), renderer)
+    assert left not in served.iterdir()
+    assert len(list(served.iterdir())) == 2  # two living ones leave each other alone
+    del first, second
+    gc.collect()
+    assert list(served.iterdir()) == []
 
 
 def test_the_trie_of_a_running_server_is_not_removed_by_who_makes_another(tmp_path: Path, renderer: Renderer) -> None:
@@ -111,7 +165,7 @@ def test_the_trie_of_a_running_server_is_not_removed_by_who_makes_another(tmp_pa
     del tries
     open_trie(tmp_path, Catalog.from_items(ITEMS[:3]), renderer)
     [folder] = view.allowed_titles().folders
-    assert map_trie(folder).rows.tolist() == view.allowed_titles().open.tries[0].trie.rows.tolist()
+    assert map_trie(folder).rows.tolist() == view.allowed_titles().allowed.tries[0].trie.rows.tolist()
     del view
     open_trie(tmp_path, Catalog.from_items(ITEMS[:5]), renderer)
     assert not folder.exists()
@@ -132,7 +186,7 @@ def test_a_filter_asked_for_again_outlives_the_request_that_brought_it_first(tri
     del first
     gc.collect()
     [file] = files_of(again)
-    assert np.load(file).tolist() == again.open.tries[0].title_filter.counts.tolist()
+    assert np.load(file).tolist() == again.allowed.tries[0].title_filter.counts.tolist()
 
 
 def test_files_live_as_long_as_a_request_or_a_view_holds_them(tries: TitleTries, renderer: Renderer) -> None:

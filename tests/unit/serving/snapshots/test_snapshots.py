@@ -117,6 +117,6 @@ async def test_a_rebase_is_taken_up_with_tries_of_the_new_catalog(views: Snapsho
     assert list(after.catalog.titles) == [title for title in before.catalog.titles if title != "Zork"]
     [tries] = views.tries(after).values()
     assert tries.n_rows == len(after.catalog)
-    found = tries.allowed_titles().open.tries
+    found = tries.allowed_titles().allowed.tries
     assert [sorted(one.trie.rows.tolist()) for one in found] == [list(range(len(after.catalog)))]
     assert not views.outdated
