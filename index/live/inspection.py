@@ -82,7 +82,7 @@ def inspect_index(snapshot: Snapshot, *, pending: int, rebuild: str, seed: int =
 
 
 def _describe_changes(snapshot: Snapshot, pending: int, rebuild: str) -> Check:
-    added = len(snapshot.catalog) - len(snapshot.imported)
+    added = len(snapshot.catalog) - len(snapshot.catalog.overlaid)
     found = f"{pending} since this version, {added} new titles; {len(snapshot.catalog.empty_rows)} rows without items"
     remedy = f"merge them: `{rebuild}`" if pending >= MERGE_AT else ""
     return Check("pending changes", "notice" if remedy else "ok", found, remedy)
