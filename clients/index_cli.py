@@ -13,13 +13,10 @@ from clients.options import Json, Shop
 
 
 class SearchChoice(StrEnum):
-    """How `softrec index` may search; the names of `index.search.kind.SearchKind`."""
+    """The names of `index.search.kind.SearchKind`."""
 
     AUTO = "auto"
     FLAT = "flat"
-    HNSW = "hnsw"
-    IVF = "ivf"
-    SQ = "sq"
     PQ = "pq"
 
 
@@ -43,7 +40,7 @@ def index(
         SearchChoice, typer.Option(help="How titles are searched; auto: exactly (flat) up to 200,000 titles.")
     ] = SearchChoice.AUTO,
     recall_floor: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Share of the ten nearest that an approximate kind must find.")
+        float, typer.Option(min=0.01, max=1, help="Share of the ten nearest titles that pq must find.")
     ] = 0.98,
 ) -> None:
     """Embed the catalog's titles and make them searchable: `softrec index SHOP` does it, too."""

@@ -3,30 +3,44 @@
 An artifact is a folder whose `manifest.json` says what it is, what it must be used with, and the SHA-256 of every file
 in it. It is filled under a temporary name, its manifest is written last, and one rename puts it in place. So a folder
 without a manifest is not an artifact, and a killed writer leaves nothing that could be loaded.
+
+A manifest may come from elsewhere. So the files that it names must lie in its folder, be no links, and be of a kind
+that runs nothing when it is read: no pickles.
+
+    .NAME.draft-3f2a.../    beside the artifact while it is written; swept by later writers once its lock is free
+      lock                  held by the writer
+      new/                  becomes the artifact
+      old-.../              what it replaces
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import glob
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError
+from index.file_lock import file_lock
 
 MANIFEST = "manifest.json"
 FORMAT = 1  # raise when a reader of the old layout would go wrong
 
 _LEFT_AFTER_S = 600.0  # a temporary file this old belongs to no living writer
+_KINDS_OF_FILES = frozenset(
+    (".faiss", ".jinja", ".json", ".jsonl", ".md", ".model", ".npy", ".parquet", ".safetensors", ".txt")
+)
 
 
 @dataclass
@@ -78,7 +92,7 @@ def text_digest(*parts: str) -> str:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old bytes or the new ones, never a part.
+    """Write a file so that a reader sees the old bytes or the new ones, never a part. Its mode follows the umask.
 
     Temporaries that killed writers of the same file left are removed.
 
@@ -114,13 +128,12 @@ def _temporary_prefix(path: Path) -> str:
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_temporary_prefix(path), delete=False) as file:
-        temporary = Path(file.name)
+    temporary = path.with_name(f"{_temporary_prefix(path)}{secrets.token_hex(8)}")
+    with temporary.open("xb") as file:
         try:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-            temporary.chmod(0o644)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -131,17 +144,47 @@ def _write_whole(path: Path, data: bytes) -> None:
 def write_artifact(directory: Path, *, kind: str) -> Iterator[Draft]:
     """Fill a draft; on a clean exit it becomes `directory`, replacing what stood there. On an error nothing changes."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in directory.parent.glob(f".{directory.name}.draft-*"):
-        shutil.rmtree(leftover, ignore_errors=True)  # a killed writer's
-    draft = Draft(Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.draft-")))
-    try:
+    with _workroom(directory) as workroom:
+        draft = Draft(workroom / "new")
+        draft.path.mkdir()
         yield draft
         _write_manifest(draft, kind)
-        draft.path.chmod(0o755)
-        _replace_folder(draft.path, directory)
-    except BaseException:
-        shutil.rmtree(draft.path, ignore_errors=True)
-        raise
+        _replace_folder(draft.path, directory, workroom)
+
+
+@contextmanager
+def _workroom(directory: Path) -> Iterator[Path]:
+    """Make a folder beside `directory` that no other writer sweeps while we hold its lock; removed at the end."""
+    prefix = f".{directory.name}.draft-"
+    for leftover in directory.parent.glob(f"{glob.escape(prefix)}*"):
+        with suppress(FileNotFoundError):  # a concurrent writer sweeps too, or has just finished
+            _sweep_draft(leftover)
+    while True:
+        workroom = directory.parent / f"{prefix}{secrets.token_hex(8)}"
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(file_lock(workroom / "lock"))
+            except FileNotFoundError:
+                continue  # swept between making the folder and the lock
+            if not (workroom / "lock").exists():
+                continue  # swept between making the lock and taking it
+            stack.callback(shutil.rmtree, workroom, ignore_errors=True)
+            yield workroom
+            return
+
+
+def _sweep_draft(leftover: Path) -> None:
+    """Remove the draft of a dead writer. A living one makes the lock first, and holds it."""
+    names = os.listdir(leftover)
+    if not names:
+        with suppress(OSError):  # a lock has been made meanwhile
+            leftover.rmdir()
+    elif "lock" not in names:
+        shutil.rmtree(leftover, ignore_errors=True)
+    else:
+        with (leftover / "lock").open("r+b") as lock, suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def read_manifest(directory: Path, *, kind: str, command: str) -> Manifest:
@@ -154,7 +197,8 @@ def read_manifest(directory: Path, *, kind: str, command: str) -> Manifest:
 
     Raises:
         MissingArtifactError: no manifest there.
-        CorruptArtifactError: the manifest is unreadable, or a file is missing or changed.
+        CorruptArtifactError: the manifest is unreadable, or a file is missing, changed, a link, or not of a kind that
+            artifacts hold.
         MismatchError: it is an artifact of another kind or of another format.
     """
     path = directory / MANIFEST
@@ -177,6 +221,8 @@ def read_manifest(directory: Path, *, kind: str, command: str) -> Manifest:
         raise CorruptArtifactError(path, "the manifest was changed after it was written", remedy=again)
     for name, expected in manifest.files.items():
         file = directory / name
+        if (fault := _fault_of_name(name) or _find_link(directory, name)) is not None:
+            raise CorruptArtifactError(path, f"{fault}; nothing was loaded", remedy=again)
         if not file.is_file():
             raise CorruptArtifactError(file, "the file is missing", remedy=again)
         if (found := file_digest(file)) != expected:
@@ -188,9 +234,12 @@ def read_manifest(directory: Path, *, kind: str, command: str) -> Manifest:
 
 def _write_manifest(draft: Draft, kind: str) -> None:
     paths = [path for path in sorted(draft.path.rglob("*")) if path.is_file()]
+    mode = draft.path.stat().st_mode & 0o666  # a new folder's mode shows the umask
     for path in paths:  # safetensors writes for its owner alone, and a server may be another user's
-        path.chmod(0o644)
+        path.chmod(mode)
     files = {path.relative_to(draft.path).as_posix(): file_digest(path) for path in paths}
+    if faults := [fault for fault in map(_fault_of_name, files) if fault is not None]:
+        raise ValueError("; ".join(faults))
     body = json.loads(json.dumps(draft.body))  # what a reader will see: tuples are lists, keys are text
     content = {
         "kind": kind,
@@ -207,12 +256,37 @@ def _identity(files: Mapping[str, str], body: Mapping[str, Any]) -> str:
     return text_digest(json.dumps([dict(files), dict(body)], sort_keys=True, ensure_ascii=False))
 
 
-def _replace_folder(new: Path, directory: Path) -> None:
-    """Two renames: a reader finds the old folder, for an instant none, then the new one; never a mixture."""
-    if not directory.exists():
-        new.rename(directory)
-        return
-    aside = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.draft-old-"))
-    directory.rename(aside / directory.name)
-    new.rename(directory)
-    shutil.rmtree(aside, ignore_errors=True)
+def _fault_of_name(name: str) -> str | None:
+    """Say why an artifact must not hold a file of that name; None if it may."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or name != path.as_posix() or "\0" in name:
+        return f"{name!r} is not a plain path inside the folder"
+    if path.suffix not in _KINDS_OF_FILES:
+        return f"{name!r} is not of a kind that artifacts hold ({', '.join(sorted(_KINDS_OF_FILES))})"
+    return None
+
+
+def _find_link(directory: Path, name: str) -> str | None:
+    """Say that a file, or a folder between it and the artifact, is a symbolic link; None if none is."""
+    path = directory
+    for part in PurePosixPath(name).parts:
+        path = path / part
+        if path.is_symlink():
+            return f"{path.relative_to(directory).as_posix()!r} is a symbolic link"
+    return None
+
+
+def _replace_folder(new: Path, directory: Path, workroom: Path) -> None:
+    """Two renames: a reader finds the old folder, for an instant none, then the new one; never a mixture.
+
+    Several writers may replace one folder at once: each moves aside what it finds; the last one's stays.
+    """
+    while True:
+        try:
+            new.rename(directory)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+        with suppress(FileNotFoundError):  # another writer moved it
+            directory.rename(workroom / f"old-{secrets.token_hex(8)}")

@@ -23,14 +23,15 @@ SETTINGS_FILE = "softrec.toml"
 
 @dataclass(frozen=True)
 class ShopSettings:
-    """What `softrec init` was told of the shop.
+    """The shop's settings, from `softrec init` and `softrec train --base`.
 
     Attributes:
         noun: what the shop offers, singular: "movie".
         verb: what users did with it, past participle: "watched".
         split: "time" by a global time, or "leave-last-out" for a log that has only each user's order.
         encoder: the index's title encoder: "minilm", "base", a hub name or a folder.
-        base_model: a hub name or folder of a pretrained base; empty: the stand-in base under `base/`.
+        base_model: a pretrained base: a folder, or a hub name, to which its first use appends the commit, NAME@HASH;
+            empty: the stand-in base under `base/`.
     """
 
     noun: str = "item"
@@ -98,6 +99,11 @@ class Workspace:
     def base_dir(self) -> Path:
         """The stand-in base; unused when the shop names a `base_model`."""
         return self.root / "base"
+
+    @property
+    def base_digest_path(self) -> Path:
+        """The digest of a named base, and the sizes and times of the files that it was computed from."""
+        return self.root / "base_digest.json"
 
     @property
     def adapters_dir(self) -> Path:

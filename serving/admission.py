@@ -10,35 +10,35 @@ from serving.errors import OverloadedError
 
 
 class Admission:
-    """Lets `max_running` in at the same time and `max_waiting` wait, first come first served; refuses the rest.
+    """Admits `max_running` requests at a time; `max_waiting` more wait, first come first served. Refuses the rest.
 
     Args:
-        retry_after_s: what the refused are told to wait.
+        retry_after_s: after which a refused caller should try again.
     """
 
     def __init__(self, *, max_running: int, max_waiting: int, retry_after_s: int) -> None:
-        self._places = asyncio.Semaphore(max_running)
+        self._slots = asyncio.Semaphore(max_running)
         self._max_waiting = max_waiting
         self._retry_after_s = retry_after_s
         self._waiting = 0
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Hold a place while the context is open.
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold a slot while the context is open.
 
         Raises:
-            OverloadedError: all places are taken and so is the queue.
+            OverloadedError: every slot is in use and the queue is full.
         """
-        if self._places.locked() and self._waiting >= self._max_waiting:
+        if self._slots.locked() and self._waiting >= self._max_waiting:
             raise OverloadedError(
-                f"{self._waiting} requests wait for the engine already", retry_after_s=self._retry_after_s
+                f"{self._waiting} requests already wait for the engine", retry_after_s=self._retry_after_s
             )
         self._waiting += 1
         try:
-            await self._places.acquire()
+            await self._slots.acquire()
         finally:
             self._waiting -= 1
         try:
             yield
         finally:
-            self._places.release()
+            self._slots.release()

@@ -1,4 +1,4 @@
-"""An answer in the making: what the request path learns step by step, and what becomes of it on the wire."""
+"""An answer in progress: the request path fills a draft step by step; then it goes to the store and on the wire."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _STAGES = ("history", "prompt", "queue", "generate", "ground", "record")
 
 @dataclass
 class AnswerDraft:
-    """What is known of one answer so far. Times in milliseconds."""
+    """State of one answer. Times in milliseconds."""
 
     request_id: str
     user_id: str | None
@@ -63,7 +63,7 @@ class AnswerDraft:
     def begin(
         cls, choice: Assignment, *, request_id: str, user_id: str | None, experiment_id: str | None, index: IndexUsed
     ) -> AnswerDraft:
-        """Start from the choice of who answers."""
+        """Start with the adapter that will answer."""
         return cls(
             request_id=request_id,
             user_id=user_id,
@@ -77,7 +77,7 @@ class AnswerDraft:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Note how long a stage takes."""
+        """Record the duration of a stage."""
         start = time.perf_counter()
         try:
             yield
@@ -85,17 +85,17 @@ class AnswerDraft:
             self.note_time(stage, since=start)
 
     def note_time(self, stage: str, *, since: float) -> None:
-        """Note that a stage ends now; `since` in seconds of `time.perf_counter`."""
+        """Record that a stage ends now; `since` in seconds of `time.perf_counter`."""
         self._timings[stage] = (time.perf_counter() - since) * 1000
 
     def fall_back(self, items: list[RecommendedItem], reason: ArmReason, label: Degraded) -> None:
-        """Answer with other items than the model's: no adapter and no arm served, and both labels say why."""
+        """Answer without the model: no adapter and no arm served; both labels say why."""
         self.items = items
         self.adapter_id, self.served, self.reason, self.titles_used = None, None, reason, 0
         self.degraded.append(label)
 
     def decision(self) -> Decision:
-        """What the event store keeps."""
+        """Return what the event store keeps."""
         return Decision(
             request_id=self.request_id,
             user_id=self.user_id,
@@ -114,7 +114,7 @@ class AnswerDraft:
         )
 
     def response(self) -> RecommendResponse:
-        """What the caller gets."""
+        """Return what the caller gets."""
         assert self.history is not None
         stages = {stage: round(self._timings.get(stage, 0.0), 3) for stage in _STAGES}
         return RecommendResponse(
@@ -139,7 +139,7 @@ class AnswerDraft:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What an answer says of each item of a row."""
+    """What an answer says about every item of a row."""
 
     score: float
     score_type: ScoreType
@@ -150,7 +150,7 @@ class _Facts:
 def ranked_items(
     ranked: RankedRows, written: Written, choice: RankingSpec, candidates: Candidates, k: int
 ) -> list[RecommendedItem]:
-    """Spell ranked rows out as at most k items; the items of one title follow each other, each with its rank."""
+    """Return at most k items for ranked rows; the items of one title follow each other, each with its own rank."""
     best, texts = ranked.grounding, _texts_by_row(ranked, written, choice, candidates)
     by_distance = choice.mode == "l2" and not choice.popularity_gamma
     facts = (values.tolist() for values in (ranked.rows, ranked.scores, ranked.log_probs, ranked.distances))
@@ -184,9 +184,9 @@ _WRITTEN = {False: Match.EXACT, True: Match.CONSTRAINED}  # by whether nothing e
 
 
 def _texts_by_row(ranked: RankedRows, written: Written, choice: RankingSpec, candidates: Candidates) -> dict[int, str]:
-    """The rows that are tied to a text of their own, as the model wrote it; all others are tied to the best text.
+    """Map a row to the text that the model wrote for it; the other rows belong to the best text.
 
-    Distances know of the best text alone. Of two texts for one row the likelier counts.
+    Ranking by distance uses only the best text. Of two texts for one row the likelier counts.
     """
     if choice.mode == "l2":
         best = ranked.grounding
@@ -217,7 +217,7 @@ def popular_items(
 
 
 def _spell_out(rows: Iterable[tuple[int, _Facts]], candidates: Candidates, k: int) -> list[RecommendedItem]:
-    """Name the first k items of the rows, reading no more of them than that takes."""
+    """Return the first k items of the rows; read no more rows than needed."""
     items: list[RecommendedItem] = []
     for row, facts in rows:
         for item in candidates.items_of(row)[: k - len(items)]:

@@ -3,22 +3,23 @@
     SoftrecError
     └── ServingError
         ├── OverloadedError          too many requests wait already; try later (503, Retry-After)
-        ├── DeadlineError            the caller's time is over (504)
+        ├── DeadlineError            no answer within the request's deadline (504)
         ├── NotReadyError            a part that /recommend needs does not work (503, Retry-After)
         ├── EngineUnavailableError   the engine died or does not answer (503, Retry-After)
+        ├── EngineHungError          the engine's process runs but writes nothing; /readyz only (503, Retry-After)
         ├── StoreUnavailableError    the event store does not answer (503, Retry-After)
-        ├── AdapterForbiddenError    a request names its adapter and may not (403)
+        ├── AdapterForbiddenError    a request names its adapter without permission (403)
         ├── UnknownAdapterError      a request names an adapter that is not served (422)
-        ├── ItemChangesForbiddenError a request changes the catalog and may not (403)
+        ├── ItemChangesForbiddenError a request changes the catalog without permission (403)
         ├── UnknownItemError         a request changes an item that the catalog does not have (404)
-        ├── InvalidItemError         a request gives an item a title that it cannot have (422)
-        ├── CatalogConflictError     the catalog or index on disk is not the one in use, so it is not changed (409)
-        ├── CatalogUnwritableError   a change cannot be written to the disk (503, Retry-After)
-        ├── AdapterProofError        at start: an adapter does not do what it did in training
-        ├── EngineStartError         at start: the engine does not come up
-        └── SettingsError            at start: a setting has a value that it cannot take
+        ├── InvalidItemError         a request gives an item an invalid title (422)
+        ├── CatalogConflictError     the catalog or index on disk is not the one in use; nothing was changed (409)
+        ├── CatalogUnwritableError   the disk refuses a change (503, Retry-After)
+        ├── AdapterProofError        at start: an adapter's log-probabilities differ from training's
+        ├── EngineStartError         at start: the engine does not start
+        └── SettingsError            at start: a setting has an invalid value
 
-`serving.http.problems` says which status and code each becomes.
+`serving.http.problems` maps each to a status and code.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from index.errors import SoftrecError
 
 
 class ServingError(SoftrecError):
-    """A request or a server cannot go on."""
+    """A request or a server failed."""
 
 
 class OverloadedError(ServingError):
-    """The queue is full; `retry_after_s` is when to come again."""
+    """The queue is full; try again after `retry_after_s`."""
 
     def __init__(self, message: str, *, retry_after_s: int, remedy: str | None = None) -> None:
         super().__init__(message, remedy=remedy)
@@ -39,7 +40,7 @@ class OverloadedError(ServingError):
 
 
 class DeadlineError(ServingError):
-    """The answer did not come within the request's time."""
+    """No answer within the request's deadline."""
 
 
 class NotReadyError(ServingError):
@@ -48,6 +49,10 @@ class NotReadyError(ServingError):
 
 class EngineUnavailableError(ServingError):
     """The engine's process died or does not answer."""
+
+
+class EngineHungError(ServingError):
+    """The engine's process runs but writes nothing."""
 
 
 class StoreUnavailableError(ServingError):
@@ -71,11 +76,11 @@ class UnknownItemError(ServingError):
 
 
 class InvalidItemError(ServingError):
-    """A title or category that no item can have. Nothing was changed."""
+    """An invalid title or category. Nothing was changed."""
 
 
 class CatalogConflictError(ServingError):
-    """What lies in the workspace is not what is served, so nothing can be built upon it. Nothing was changed."""
+    """The workspace does not hold what is served. Nothing was changed."""
 
 
 class CatalogUnwritableError(ServingError):
@@ -87,8 +92,8 @@ class AdapterProofError(ServingError):
 
 
 class EngineStartError(ServingError):
-    """The engine did not come up."""
+    """The engine did not start."""
 
 
 class SettingsError(ServingError):
-    """A serving setting has a value that it cannot take."""
+    """A serving setting has an invalid value."""

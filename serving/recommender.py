@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 from index.ranking.ranking import Written
 from serving.adapters.arms import ArmChooser
@@ -13,8 +13,9 @@ from serving.admission import Admission
 from serving.answer import AnswerDraft, popular_items, ranked_items
 from serving.engine.decoding import Decoder, titles_ranked
 from serving.engine.engine import Engine
+from serving.engine.heartbeat import Heartbeat
 from serving.engine.title_tries import StoredTitles
-from serving.errors import DeadlineError
+from serving.errors import DeadlineError, StoreUnavailableError
 from serving.events.event_store import EventStore
 from serving.events.history import Histories
 from serving.schema import (
@@ -28,16 +29,22 @@ from serving.schema import (
 from serving.snapshots.candidates import Candidates
 from serving.snapshots.known_history import KnownHistory, know_history
 from serving.snapshots.snapshots import ServedView, Snapshots
+from serving.threads import Threads
 from training.prompt import Prompt
+
+_RECORD_TIMEOUT_S = 2.0  # an answer that is ready waits no longer for the event store
+
+_log = logging.getLogger(__name__)
 
 
 class Recommender:
-    """Answers requests with one engine and its adapters, each request from one view of the index.
+    """Answers requests with one engine and its adapters, each request from one snapshot of the catalog.
 
     Args:
-        arms: who answers.
-        views: the index, as it is when a request comes in.
-        admission: the queue before the engine.
+        arms: chooses the adapter that answers.
+        heartbeat: of the engine; notes each of its answers.
+        views: give the newest snapshot when a request arrives.
+        admission: the queue in front of the engine.
         timeout_ms: deadline of a request that names none.
     """
 
@@ -46,6 +53,7 @@ class Recommender:
         *,
         arms: ArmChooser,
         engine: Engine,
+        heartbeat: Heartbeat,
         views: Snapshots,
         histories: Histories,
         store: EventStore,
@@ -54,23 +62,24 @@ class Recommender:
     ) -> None:
         self._arms = arms
         self._engine = engine
+        self._heartbeat = heartbeat
         self._views = views
         self._histories = histories
         self._store = store
         self._admission = admission
         self._timeout_ms = timeout_ms
-        self._grounding_thread = ThreadPoolExecutor(1, thread_name_prefix="ground")  # one: the encoder fills a core
+        self._grounding_thread = Threads("ground", 1)  # one: the encoder fills a core
 
     async def recommend(self, request: RecommendRequest, *, request_id: str, record: bool = True) -> RecommendResponse:
         """Answer a request.
 
         Args:
             request_id: unique; events refer to it.
-            record: write the decision, and with it the exposure, to the event store. Batch scoring shows nothing to
-                anybody and passes False.
+            record: store the decision, and with it the exposure, in the event store. If that fails, the answer says
+                so. Batch scoring shows its answers to no user and passes False.
 
         Raises:
-            AdapterForbiddenError, UnknownAdapterError: the request names an adapter.
+            AdapterForbiddenError, UnknownAdapterError: the request names an adapter that it may not use.
             OverloadedError, DeadlineError, EngineUnavailableError, StoreUnavailableError: try again later.
         """
         choice = self._arms.choose(request)
@@ -92,14 +101,27 @@ class Recommender:
             if not deadline.expired():
                 raise
             raise DeadlineError(f"no answer within {timeout_ms} ms", remedy="raise timeout_ms") from None
-        if record:  # beyond the deadline's reach: an answer that is ready is recorded and sent
+        if record:
             with draft.timed("record"):
-                await asyncio.to_thread(self._store.record_decision, draft.decision())
+                await self._record(draft)
         return draft.response()
 
     def close(self) -> None:
-        """Let the grounding in progress end."""
-        self._grounding_thread.shutdown()
+        """Wait for the grounding in progress."""
+        self._grounding_thread.close()
+
+    async def _record(self, draft: AnswerDraft) -> None:
+        """Store the decision, even past the request's deadline. A failure only marks the answer, which is complete."""
+        try:
+            async with asyncio.timeout(_RECORD_TIMEOUT_S):
+                await self._store.writes.run(self._store.record_decision, draft.decision())
+        except (StoreUnavailableError, TimeoutError) as error:
+            reason = str(error) or f"the event store took more than {_RECORD_TIMEOUT_S} s"
+            _log.warning("the decision of %s is not recorded: %s", draft.request_id, reason)
+            draft.degraded.append(Degraded.DECISION_NOT_RECORDED)
+        except Exception:
+            _log.exception("the decision of %s is not recorded", draft.request_id)
+            draft.degraded.append(Degraded.DECISION_NOT_RECORDED)
 
     async def _answer(
         self, request: RecommendRequest, draft: AnswerDraft, adapter: ServedAdapter, view: ServedView
@@ -111,12 +133,12 @@ class Recommender:
         with draft.timed("prompt"):
             prompt = adapter.renderer.render(history.titles)
         if not prompt.used:
-            is_unknown = history.unknown and not history.titles  # else a title is known, but no prompt can hold one
+            is_unknown = history.unknown and not history.titles  # else titles are known, but none fits the prompt
             label = Degraded.UNKNOWN_HISTORY if is_unknown else Degraded.NO_HISTORY
             draft.fall_back(_most_popular(view, candidates, request.k), ArmReason.NO_HISTORY, label)
-        elif candidates.rows.any():  # else nothing that the model could write would be an item
+        elif candidates.rows.any():  # else no title that the model could write is allowed
             waiting = time.perf_counter()
-            async with self._admission.place():
+            async with self._admission.slot():
                 draft.note_time("queue", since=waiting)
                 written = await self._write(request, draft, adapter, prompt, candidates, view)
                 if written is not None:
@@ -162,9 +184,10 @@ class Recommender:
                 titles=_titles(adapter, candidates, view),
                 request_id=draft.request_id,
             )
+        self._heartbeat.answered()
         written = decoded.written
-        if decoded.unconfined:
-            draft.degraded.append(Degraded.UNCONFINED)
+        if decoded.unconstrained:
+            draft.degraded.append(Degraded.UNCONSTRAINED)
         draft.titles_used = prompt.used
         draft.prompt_tokens, draft.completion_tokens = len(prompt.ids), decoded.completion_tokens
         if request.explain:
@@ -188,19 +211,17 @@ class Recommender:
     ) -> list[RecommendedItem]:
         with draft.timed("ground"):
             rank = view.ranker.rank
-            [ranked] = await asyncio.get_running_loop().run_in_executor(
-                self._grounding_thread, lambda: rank([written], k, adapter.ranking, allowed=candidates.rows)
-            )
+            [ranked] = await self._grounding_thread.run(rank, [written], k, adapter.ranking, allowed=candidates.rows)
         if adapter.hallucinated(written, ranked.grounding):
             draft.degraded.append(Degraded.HALLUCINATED_TITLE)
         return ranked_items(ranked, written, adapter.ranking, candidates, k)
 
 
 def _titles(adapter: ServedAdapter, candidates: Candidates, view: ServedView) -> StoredTitles | None:
-    """What the adapter may write, if it is confined to the catalog."""
+    """What the adapter may write, if it is constrained to the catalog."""
     if not adapter.writes_in_catalog:
         return None
-    return view.tries[adapter.renderer.tokenization_digest].open_titles(candidates.filtered, candidates.excluded)
+    return view.tries[adapter.renderer.tokenization_digest].allowed_titles(candidates.filtered, candidates.excluded)
 
 
 def _most_popular(view: ServedView, candidates: Candidates, k: int) -> list[RecommendedItem]:

@@ -1,8 +1,7 @@
-"""The wire: what a request may hold and what an answer always holds.
+"""The wire format: requests, answers and problems.
 
-Needs pydantic alone, so that a client can import it. Requests refuse unknown fields and are bounded in every
-dimension; answers always have the same shape (an unknown user gets a labelled popularity answer, not another form).
-A client ignores answer fields that it does not know, so the server may add some.
+Needs only pydantic, so that a client can import it. Requests refuse unknown fields and bound every dimension. Answers
+always have one shape, whoever asks; a client ignores fields that it does not know, so the server may add some.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ MAX_TIMESTAMP_S = 253_402_300_799  # 9999-12-31T23:59:59Z
 _PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$"
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS, pattern=_PRINTABLE)]
-IdOrTitle = Annotated[str, Field(min_length=1, max_length=MAX_TITLE_CHARACTERS)]
 Title = Annotated[str, Field(min_length=1, max_length=MAX_TITLE_CHARACTERS)]
 Category = Annotated[str, Field(max_length=MAX_TITLE_CHARACTERS)]
 CategoryName = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS)]
@@ -38,10 +36,10 @@ class _Answer(BaseModel):
 
 
 class ScoreType(StrEnum):
-    """What an item's score is; scores of two types are not comparable. Higher is better in each.
+    """Meaning of an item's score. Higher is better; scores of two types are not comparable.
 
     * `negative_l2_distance`: minus the L2 distance between the generated title's embedding and the item's.
-    * `log_probability`: natural logarithm of the probability that the model writes the item's title.
+    * `log_probability`: natural logarithm of the model's probability of the item's title.
     * `fusion`: a weighted sum of log-probability, distance and popularity, or another mixture with popularity.
     * `interaction_count`: interactions with the item's title in the log that the index was built from.
     """
@@ -55,9 +53,9 @@ class ScoreType(StrEnum):
 class Source(StrEnum):
     """Where an item came from.
 
-    * `generated`: the model wrote it, or what it wrote was grounded to it.
-    * `neighbour`: the model's titles did not fill the list; it lies near the best of them.
-    * `popularity`: it is popular. The model wrote neither it nor anything near it.
+    * `generated`: the model wrote its title, or a text that was grounded to it.
+    * `neighbour`: the model's titles did not fill the list; this is near the best of them.
+    * `popularity`: it is popular; the model wrote neither it nor anything near it.
     """
 
     GENERATED = "generated"
@@ -66,11 +64,11 @@ class Source(StrEnum):
 
 
 class Match(StrEnum):
-    """How an item was tied to the generated title.
+    """How the generated text was grounded to an item.
 
-    * `exact`: its title is that text.
-    * `constrained`: its title is that text, and the model could write nothing but titles of the catalog.
-    * `nearest`: its title lies near that text.
+    * `exact`: the item's title equals the text.
+    * `constrained`: likewise, and the model could write only titles of the catalog.
+    * `nearest`: the item's title is near the text.
     """
 
     EXACT = "exact"
@@ -79,7 +77,7 @@ class Match(StrEnum):
 
 
 class HistorySource(StrEnum):
-    """Where the history came from: the request (`inline`), the `cache`, the event `store`, or `none` was asked."""
+    """Where the history came from: the request (`inline`), the `cache`, the event `store`, or nowhere (`none`)."""
 
     INLINE = "inline"
     CACHE = "cache"
@@ -92,9 +90,9 @@ class ArmReason(StrEnum):
 
     * `assigned`: the user's own arm answered.
     * `adapter_requested`: the request named its adapter and left the experiment.
-    * `no_user`: no `user_id`, so nobody to assign; the default adapter answered.
+    * `no_user`: no `user_id`, so no assignment; the default adapter answered.
     * `no_experiment`: the server runs no experiment; the default adapter answered.
-    * `no_history`: nothing for the model to read; popularity answered.
+    * `no_history`: the model had no history to read; popularity answered.
     * `empty_generation`: the arm's adapter wrote no title; popularity answered.
     """
 
@@ -107,37 +105,38 @@ class ArmReason(StrEnum):
 
 
 class Degraded(StrEnum):
-    """Every way in which an answer can be less than asked for.
+    """Every way in which an answer can be less than the caller asked for.
 
-    * `no_history`: the user has no history, or each title of it is alone longer than the adapter's
-      `max_prompt_tokens`; the items are by popularity.
-    * `unknown_history`: there is a history, but none of it is in the catalog; the items are by popularity.
+    * `no_history`: the user has no history, or every title in it is longer than the adapter's `max_prompt_tokens`; the
+      items are by popularity.
+    * `unknown_history`: no entry of the history is in the catalog; the items are by popularity.
     * `empty_generation`: the model wrote no title; the items are by popularity.
-    * `unconfined`: the adapter writes titles of the catalog only, but all that may be given are too long to be written;
-      it wrote freely, and the items are near what it wrote.
+    * `unconstrained`: the adapter writes only titles of the catalog, but every allowed one is too long to write; it
+      wrote freely, and the items are near its text.
     * `history_cache_unavailable`: Redis did not answer; the event store did.
-    * `hallucinated_title`: the best title that the model wrote lies so far from the catalog that it probably means no
-      item of it; the items are its nearest all the same.
+    * `hallucinated_title`: the model's best title is so far from all others that it probably means no item.
     * `fewer_than_k`: the filters and exclusions left fewer than `k` items.
-    * `index_outdated`: the workspace holds another catalog, or a damaged journal or index version, that cannot be taken
-      up, or a full disk keeps its newest state from being prepared; the items are of the catalog in memory.
+    * `decision_not_recorded`: the event store did not confirm this decision within 2 s; do not count its exposure.
+    * `index_outdated`: the server cannot load the workspace's newest state (another catalog, a damaged journal or index
+      version, a full disk); the items are of the catalog in memory.
     """
 
     NO_HISTORY = "no_history"
     UNKNOWN_HISTORY = "unknown_history"
     EMPTY_GENERATION = "empty_generation"
-    UNCONFINED = "unconfined"
+    UNCONSTRAINED = "unconstrained"
     HISTORY_CACHE_UNAVAILABLE = "history_cache_unavailable"
     HALLUCINATED_TITLE = "hallucinated_title"
     FEWER_THAN_K = "fewer_than_k"
+    DECISION_NOT_RECORDED = "decision_not_recorded"
     INDEX_OUTDATED = "index_outdated"
 
 
 class Filters(_Request):
-    """Which items may be recommended at all."""
+    """Which items the answer may contain."""
 
     category: Annotated[list[CategoryName], Field(min_length=1, max_length=100)] | None = Field(
-        default=None, description="An item passes when it has any of these categories; null lets all pass."
+        default=None, description="An item passes if it has any of these categories; null: every item passes."
     )
     available_only: StrictBool = Field(default=True, description="Leave out items that the catalog marks unavailable.")
 
@@ -146,35 +145,30 @@ class RecommendRequest(_Request):
     """Ask what comes next for a user, a history, or both."""
 
     user_id: Id | None = Field(
-        default=None, description="Names the stored history and decides the experiment's arm. Needed if no `history`."
-    )
-    history: Annotated[list[IdOrTitle], Field(max_length=MAX_HISTORY)] | None = Field(
         default=None,
-        description="Item ids or titles, oldest first. Read instead of the stored history; it is not stored.",
+        description="Names the stored history and decides the experiment's arm. Required without `history`.",
+    )
+    history: Annotated[list[Title], Field(max_length=MAX_HISTORY)] | None = Field(
+        default=None, description="Item ids or titles, oldest first. Replaces the stored history; not stored."
     )
     k: Annotated[StrictInt, Field(ge=1, le=MAX_K)] = Field(default=10, description="How many items to return.")
     exclude_seen: StrictBool = Field(
-        default=True, description="Leave out the items of the history, and every item that shares a title with one."
+        default=True, description="Leave out the history's items and items of their titles."
     )
     exclude_item_ids: Annotated[list[Id], Field(max_length=MAX_HISTORY)] = Field(
-        default_factory=list,
-        description="Leave out these items too, but no others of their titles; unknown ids are allowed.",
+        default_factory=list, description="Leave out these items, but no others of their titles; ids may be unknown."
     )
     filters: Filters = Field(default_factory=Filters)
     adapter: Id | None = Field(
-        default=None,
-        description="An adapter's name or `name@digest`: use it and leave the experiment. Needs permission (403).",
+        default=None, description="An adapter's name or `name@digest` to use outside the experiment; may be forbidden."
     )
     timeout_ms: Annotated[StrictInt, Field(ge=1, le=120_000)] | None = Field(
-        default=None, description="Give up with 504 after so many milliseconds; null takes the server's default."
+        default=None, description="Answer 504 after so many milliseconds; null: the server's default."
     )
-    explain: StrictBool = Field(
-        default=False,
-        description="Keep the prompt's token ids and the generated text with the stored decision.",
-    )
+    explain: StrictBool = Field(default=False, description="Store prompt ids and generated text with the decision.")
 
     @model_validator(mode="after")
-    def _names_somebody(self) -> RecommendRequest:
+    def _has_a_history(self) -> RecommendRequest:
         if self.user_id is None and self.history is None:
             raise ValueError("give user_id, history, or both")
         return self
@@ -183,22 +177,18 @@ class RecommendRequest(_Request):
 class Grounding(_Answer):
     """How the generated text was tied to this item."""
 
-    generation: str = Field(description="The title as the model wrote it.")
+    generation: str = Field(description="The text that the model wrote.")
     match: Match
-    distance: float = Field(
-        description="L2 distance between the generation's embedding and the item title's; 0 where they are the same."
-    )
+    distance: float = Field(description="L2 distance between the embeddings of the generation and the item's title.")
     margin: float | None = Field(
         description="Distance from the generation to the catalog's second nearest title minus that to the nearest; "
-        "small means doubtful. Null in a catalog of one title, and where it was not measured: it is for the best title."
+        "small means doubtful. Null in a catalog of one title, and for all but the best generation."
     )
     log_prob: float | None = Field(
-        description="Natural logarithm of the probability that the model writes the item's title, not divided by its "
-        "length and not renormalised over the catalog. Null where it was not written."
+        description="Natural logarithm of the model's probability of the item's title, not divided by its length and "
+        "not renormalised over the catalog. Null if the model did not write it."
     )
-    ambiguity: int = Field(
-        ge=1, description="How many items of the catalog have this title; the model cannot tell them apart."
-    )
+    ambiguity: int = Field(ge=1, description="How many items have this title; the model cannot tell them apart.")
 
 
 class RecommendedItem(_Answer):
@@ -214,7 +204,7 @@ class RecommendedItem(_Answer):
 
 
 class Experiment(_Answer):
-    """Which arm the user belongs to and which one answered."""
+    """Which arm the user belongs to and which arm answered."""
 
     id: str | None = Field(description="Null when the server runs no experiment.")
     arm_assigned: str | None = Field(description="The user's sticky arm; null without user_id or experiment.")
@@ -225,18 +215,16 @@ class Experiment(_Answer):
 class IndexUsed(_Answer):
     """The index that grounded the answer."""
 
-    version: str = Field(
-        description="A build, and after `+` the number of the catalog's changes that it shows; none without `+`."
-    )
+    version: str = Field(description="An index version, and after `+` the number of catalog changes on top of it.")
     encoder: str
 
 
 class HistoryUsed(_Answer):
-    """What became of the history's entries: used + dropped + unknown is their number."""
+    """How the history's entries were used: used + dropped + unknown is their number."""
 
     source: HistorySource
     used: int = Field(ge=0, description="Entries that the model read (0 when popularity answered, or nothing could).")
-    dropped: int = Field(ge=0, description="Known entries that the model did not read: the oldest, beyond the prompt.")
+    dropped: int = Field(ge=0, description="Known entries that the prompt did not hold: the oldest, or too long ones.")
     unknown: int = Field(ge=0, description="Entries that are neither an item id nor a title of the catalog.")
 
 
@@ -252,15 +240,15 @@ class Timings(_Answer):
 
     history: float = Field(ge=0, description="Reading the cache or the event store.")
     prompt: float = Field(ge=0, description="Rendering the prompt to token ids.")
-    queue: float = Field(ge=0, description="Waiting for a place in the engine.")
+    queue: float = Field(ge=0, description="Waiting for the engine.")
     generate: float = Field(ge=0, description="Generation by the engine.")
-    ground: float = Field(ge=0, description="Encoding, search and filters, with the wait for the encoder.")
+    ground: float = Field(ge=0, description="Encoding, search and filters, including the wait for the encoder.")
     record: float = Field(ge=0, description="Writing the decision to the event store.")
     total: float = Field(ge=0, description="From the validated request to the finished answer.")
 
 
 class RecommendResponse(_Answer):
-    """What comes next, and how the answer came about."""
+    """Recommended items, and how the answer was made."""
 
     request_id: str
     items: list[RecommendedItem]
@@ -283,7 +271,7 @@ class EventType(StrEnum):
 
 
 class Event(_Request):
-    """One thing a user did or was shown."""
+    """One action of a user, or one thing shown to a user."""
 
     event_id: Id = Field(description="The caller's own id; a second event with the same one counts as a duplicate.")
     user_id: Id
@@ -296,13 +284,13 @@ class Event(_Request):
 
 
 class EventsRequest(_Request):
-    """A batch of events; good ones are taken even if others are rejected."""
+    """A batch of events; the server stores the valid ones even if it rejects others."""
 
     events: Annotated[list[Event], Field(min_length=1, max_length=MAX_EVENTS)]
 
 
 class RejectedEvent(_Answer):
-    """An event that was not taken, and why."""
+    """An event that was not stored, and why."""
 
     position: int = Field(ge=0, description="Index in the request's `events`, from 0.")
     event_id: str
@@ -311,7 +299,7 @@ class RejectedEvent(_Answer):
 
 
 class EventsResponse(_Answer):
-    """What became of a batch: accepted + duplicates + len(rejected) is its size."""
+    """Outcome of a batch: accepted + duplicates + len(rejected) is its size."""
 
     accepted: int = Field(ge=0)
     duplicates: int = Field(ge=0, description="Already stored under the same event_id, or twice in this batch.")
@@ -323,12 +311,12 @@ class ItemBody(_Request):
     """A whole item."""
 
     title: Title
-    category: Category = Field(default="", description="Several are separated by `|`; empty: none is known.")
+    category: Category = Field(default="", description="Several are separated by `|`; empty: unknown.")
     available: StrictBool = True
 
 
 class ItemPatch(_Request):
-    """What changes of an item; null or left out: stays. `{"available": false}` hides it."""
+    """Fields to change; those that are null or left out stay. `{"available": false}` hides the item."""
 
     title: Title | None = None
     category: Category | None = None
@@ -342,7 +330,7 @@ class ItemPatch(_Request):
 
 
 class ItemState(StrEnum):
-    """What became of an item. `unchanged`: the catalog said so already, nothing was written."""
+    """Outcome of an item change. `unchanged`: the catalog already said so, and nothing was written."""
 
     ADDED = "added"
     CHANGED = "changed"
@@ -351,12 +339,11 @@ class ItemState(StrEnum):
 
 
 class ItemWarning(_Answer):
-    """Something to know of a title. The change was made all the same.
+    """A warning about a change that was made.
 
     * `shared_title`: other items have this title; the model cannot tell them apart, they follow each other in answers.
     * `near_title`: another title's vector is so near that hardly any generation tells the two apart.
-    * `index_outdated`: the change is on disk, but its view cannot be prepared now (a full disk, say); `/recommend`
-      knows of it as soon as that succeeds.
+    * `index_outdated`: the change is on disk, but the server cannot load it now (a full disk, say) and tries again.
     """
 
     code: str
@@ -364,20 +351,20 @@ class ItemWarning(_Answer):
 
 
 class ItemResponse(_Answer):
-    """What became of an item; the next `/recommend` knows of it."""
+    """An item after its change; the next `/recommend` uses it."""
 
     item_id: str
     title: str
     category: str
     available: bool
     state: ItemState
-    row: int = Field(ge=0, description="The row of the index that its title has, or had.")
+    row: int = Field(ge=0, description="The row of its title in the index.")
     index: IndexUsed
     warnings: list[ItemWarning]
 
 
 class LiveResponse(_Answer):
-    """The process answers."""
+    """The process runs."""
 
     status: str = "live"
 
@@ -393,7 +380,7 @@ class ReadyResponse(_Answer):
 
 
 class FieldProblem(_Answer):
-    """One field of a request that was refused."""
+    """One invalid field of a request."""
 
     path: str = Field(description="Where in the request, for instance `body.filters.category.0`.")
     reason: str
@@ -402,7 +389,7 @@ class FieldProblem(_Answer):
 class Problem(_Answer):
     """Every error's body (RFC 9457, `application/problem+json`)."""
 
-    type: str = Field(default="about:blank", description="RFC 9457; `code` is what a program should look at.")
+    type: str = Field(default="about:blank", description="RFC 9457; programs should read `code`.")
     title: str
     status: int
     detail: str

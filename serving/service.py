@@ -1,4 +1,4 @@
-"""All that a running server is made of, opened in order, closed in reverse. `softrec score` uses it without HTTP."""
+"""The parts of a running server, opened in order, closed in reverse. `softrec score` uses it without HTTP."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from index.live.live import LiveIndex
@@ -21,6 +22,7 @@ from serving.admission import Admission
 from serving.engine.decoding import choose_decoding, choose_ranking
 from serving.engine.engine import Engine
 from serving.engine.environment import engine_threads
+from serving.engine.heartbeat import Heartbeat
 from serving.errors import NotReadyError, ServingError
 from serving.events.embedded_redis import EmbeddedRedis
 from serving.events.event_store import EventStore
@@ -38,7 +40,9 @@ from training.adapter import Adapter, check_adapter
 from training.base_model import BaseModel, locate_base
 from training.generation.vllm.environment import prepare_environment, runs_on_cpu
 
-MOST_RUNNING = 256  # vLLM's requests in one batch: those of a search are several
+_STORE_TIMEOUT_S = 5.0  # of the readiness probe
+
+MOST_RUNNING = 256  # requests of vLLM in one batch; a beam search is several
 
 EngineOpener = Callable[[BaseModel, Sequence[Adapter], ServingSettings], Awaitable[Engine]]
 Note = Callable[[str], None]
@@ -56,21 +60,27 @@ class Service:
     arms: ArmChooser
     views: Snapshots
     _engine: Engine
+    _heartbeat: Heartbeat
     _store: EventStore
     _cache: HistoryCache
 
     async def ready(self) -> ReadyResponse:
-        """Say that `/recommend` works.
+        """Return if `/recommend` works.
 
         Raises:
-            NotReadyError: the engine or the store does not; a missing Redis, or an index that cannot follow the
-                workspace, is only named.
+            NotReadyError: the engine or the store does not answer. A missing Redis and an outdated index are only
+                labels in `degraded`.
+            EngineHungError: the engine runs but writes nothing.
         """
         try:
             await self._engine.ping()
-            await asyncio.to_thread(self._store.ping)
+            async with asyncio.timeout(_STORE_TIMEOUT_S):
+                await self._store.reads.run(self._store.ping)
+        except TimeoutError:
+            raise NotReadyError(f"the event store does not answer within {_STORE_TIMEOUT_S} s") from None
         except ServingError as error:
             raise NotReadyError(str(error)) from error
+        self._heartbeat.check()
         view = await self.views.current()
         degraded = [] if await self._cache.ping() else [Degraded.HISTORY_CACHE_UNAVAILABLE]
         return ReadyResponse(
@@ -85,7 +95,7 @@ async def open_vllm(base: BaseModel, adapters: Sequence[Adapter], settings: Serv
     """Start the real engine, sized by what the adapters need."""
     on_cpu = runs_on_cpu()
     prepare_environment(os.environ, on_cpu=on_cpu)
-    from serving.engine.vllm_engine import VllmEngine, VllmOptions  # vLLM reads its environment while it is imported
+    from serving.engine.vllm_engine import VllmEngine, VllmOptions  # vLLM reads its environment at import
 
     golden = [prompt for adapter in adapters for prompt in adapter.golden]
     longest_golden = max(len(prompt.prompt_ids) + len(prompt.completion_ids) + 1 for prompt in golden)
@@ -116,16 +126,16 @@ async def open_service(
     open_engine: EngineOpener = open_vllm,
     note: Note = lambda text: None,
 ) -> AsyncIterator[Service]:
-    """Open a workspace for recommendations; everything is closed when the context is left.
+    """Open a workspace for recommendations; close everything when the context ends.
 
     Args:
         workspace: must hold a catalog, a base, at least one adapter, an index and an interaction log.
         open_engine: starts the engine.
-        note: told, one line each, what was opened and how long it took.
+        note: receives a line about each part: its name and the seconds it took.
 
     Raises:
-        ArtifactError: something is missing, damaged or does not belong together; the message names the command.
-        AdapterProofError: an adapter does not do in this engine what it did in training.
+        ArtifactError: an artifact is missing, damaged or belongs to another; the message names the command.
+        AdapterProofError: an adapter's log-probabilities in this engine differ from training's.
         ServingError: a part does not start.
     """
     async with AsyncExitStack() as stack:
@@ -151,7 +161,7 @@ async def open_service(
         histories = Histories(store, cache, limit=settings.history_limit)
 
         arms = _choose_arms(base, adapters, settings, encoder=live.view.grounder.encoder.fingerprint)
-        views = await _opened(note, "title tries", asyncio.to_thread(Snapshots, live, _spellings(arms)))
+        views = await _opened(note, "title tries", asyncio.to_thread(Snapshots, live, _tokenizations(arms)))
         stack.push_async_callback(views.close)
         engine = await _opened(note, "engine", open_engine(base, adapters, settings))
         stack.push_async_callback(engine.close)
@@ -163,9 +173,17 @@ async def open_service(
                 f"{proof.effect:.3f} from the base"
             )
 
+        heartbeat = Heartbeat(
+            engine,
+            adapter_id=adapters[0].adapter_id,
+            prompt_ids=adapters[0].golden[0].prompt_ids[:1],
+            hung_after_s=settings.hung_after_ms / 1000,
+        )
+        await stack.enter_async_context(heartbeat.beating())
         recommender = Recommender(
             arms=arms,
             engine=engine,
+            heartbeat=heartbeat,
             views=views,
             histories=histories,
             store=store,
@@ -178,11 +196,12 @@ async def open_service(
         )
         stack.callback(recommender.close)
         items = ItemEditor(live, views, allowed=settings.allow_item_changes)
-        yield Service(recommender, EventIntake(views, histories), items, arms, views, engine, store, cache)
+        stack.callback(items.close)
+        yield Service(recommender, EventIntake(views, histories), items, arms, views, engine, heartbeat, store, cache)
 
 
 def resolve_dtype(settings: ServingSettings) -> str:
-    """Return the weights' dtype: float32 on the CPU unless another is set, where it is the faster one."""
+    """Return the weights' dtype: as set; else float32 on the CPU, where it is fastest, and the model's own on a GPU."""
     return "float32" if settings.dtype == "auto" and runs_on_cpu() else settings.dtype
 
 
@@ -215,8 +234,8 @@ def _choose_arms(
     )
 
 
-def _spellings(arms: ArmChooser) -> dict[str, TitleTokenization]:
-    """Every spelling that an adapter writes the catalog's titles in, by its digest."""
+def _tokenizations(arms: ArmChooser) -> dict[str, TitleTokenization]:
+    """Return the title tokenizations of the adapters with constrained decoding, by digest."""
     renderers = (adapter.renderer for adapter in arms.adapters.values() if adapter.writes_in_catalog)
     return {renderer.tokenization_digest: renderer for renderer in renderers}
 
@@ -232,18 +251,18 @@ def _open_store(workspace: Workspace, settings: ServingSettings) -> EventStore:
 
 
 def _open_cache(settings: ServingSettings, stack: AsyncExitStack, *, namespace: str, note: Note) -> HistoryCache:
-    url = settings.redis_url
-    if not url:
-        try:
-            embedded = EmbeddedRedis()
-            stack.callback(embedded.close)
-            url = embedded.url
-        except ServingError as error:  # a cache may be missing; answers will say so
-            note(f"history cache: {error}")
-            url = "unix:///nonexistent/softrec-redis.sock"
-    return HistoryCache(
-        url, namespace=namespace, ttl_s=settings.history_ttl_s, timeout_s=settings.redis_timeout_ms / 1000
+    open_cache = partial(
+        HistoryCache, namespace=namespace, ttl_s=settings.history_ttl_s, timeout_s=settings.redis_timeout_ms / 1000
     )
+    if settings.redis_url:
+        return open_cache(settings.redis_url)
+    try:
+        embedded = EmbeddedRedis()
+    except ServingError as error:  # serve without a cache; answers say so
+        note(f"history cache: {error}")
+        return open_cache("unix:///nonexistent/softrec-redis.sock")
+    stack.callback(embedded.close)
+    return open_cache(embedded.url, revive=embedded.revive)
 
 
 async def _opened(note: Note, what: str, opening: Awaitable[_T]) -> _T:

@@ -21,10 +21,10 @@ class ServingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    adapters: tuple[str, ...] = Field(default=(), description="Names of the adapters to serve; empty: all there are.")
+    adapters: tuple[str, ...] = Field(default=(), description="Names of the adapters to serve; empty: all.")
     default_adapter: str = Field(
         default="",
-        description="Answers where no arm does (no user_id or no experiment); empty: the last method's that is served.",
+        description="Answers outside the experiment; empty: the last method's that is served, else the last by name.",
     )
     allow_adapter_override: bool = Field(default=False, description="Let a request name its adapter.")
     allow_item_changes: bool = Field(default=False, description="Let requests add, change and remove items.")
@@ -42,9 +42,7 @@ class ServingSettings(BaseModel):
     experiment: str = Field(
         default="-vs-".join(method_names()), description="The experiment's id and its hash seed; empty: none."
     )
-    arms: tuple[str, ...] = Field(
-        default=method_names(), description="The experiment's arms: adapters that are served."
-    )
+    arms: tuple[str, ...] = Field(default=method_names(), description="The experiment's arms: served adapters.")
     weights: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         default=(), description="Share of each arm, summing to 1; empty: equal."
     )
@@ -53,11 +51,14 @@ class ServingSettings(BaseModel):
         default="", description="sqlite:/// or postgresql:// URL of the event store; empty: events.db of the workspace."
     )
     redis_url: str = Field(default="", description="redis:// or unix:// URL; empty: an embedded Redis.")
-    history_limit: int = Field(default=1000, ge=1, le=10_000, description="Newest history items read of a user.")
-    history_ttl_s: int = Field(default=86_400, ge=1, description="How long a cached history lives.")
+    history_limit: int = Field(default=1000, ge=1, le=10_000, description="Newest items read of a user's history.")
+    history_ttl_s: int = Field(default=86_400, ge=1, description="Lifetime of a cached history.")
     redis_timeout_ms: int = Field(default=250, ge=1, description="Longest wait for Redis before the store answers.")
 
     timeout_ms: int = Field(default=10_000, ge=1, le=120_000, description="Deadline of a request that names none.")
+    hung_after_ms: int = Field(
+        default=10_000, ge=1, description="An engine that was asked and wrote no token for so long hangs: /readyz 503."
+    )
     max_running: int = Field(default=16, ge=1, description="Requests in the engine at the same time.")
     max_waiting: int = Field(default=64, ge=0, description="Requests that may wait for the engine; more get 503.")
     retry_after_s: int = Field(
@@ -68,7 +69,7 @@ class ServingSettings(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="Of the served weights; auto: float32 on the CPU, the model's own on a GPU."
     )
-    kv_cache_gib: float = Field(default=0.5, gt=0, description="KV cache on the CPU; a GPU gives what it has left.")
+    kv_cache_gib: float = Field(default=0.5, gt=0, description="KV cache on the CPU; on a GPU vLLM takes the rest.")
     engine_threads: int = Field(
         default=0, ge=0, description="CPU threads of the engine; 0: OMP_NUM_THREADS, but at most all cores but one."
     )
@@ -88,10 +89,10 @@ def read_settings(environ: Mapping[str, str], **overrides: Any) -> ServingSettin
     """Read settings from the environment; overrides that are not None win.
 
     An empty variable counts as unset, except `SOFTREC_EXPERIMENT`: there it means none. `REDIS_URL` and `DATABASE_URL`,
-    as hosting platforms set them, stand in for their `SOFTREC_` forms.
+    as hosting platforms set them, replace unset `SOFTREC_` forms.
 
     Raises:
-        SettingsError: a variable is unknown, or a value not allowed; every one of them is named.
+        SettingsError: a variable is unknown or a value invalid; the message names all of them.
     """
     variables = {PREFIX + name.upper(): name for name in ServingSettings.model_fields}
     _refuse_unknown(environ, variables)
@@ -107,7 +108,7 @@ def read_settings(environ: Mapping[str, str], **overrides: Any) -> ServingSettin
     try:
         return ServingSettings.model_validate(values)
     except ValidationError as error:
-        problems: dict[str, str] = {}  # a choice that may be empty tells twice what is wrong with it
+        problems: dict[str, str] = {}  # one per variable: pydantic reports each branch of a union
         for problem in error.errors(include_url=False):
             variable = PREFIX + str(problem["loc"][0]).upper()
             problems.setdefault(variable, f"{variable}={problem['input']!r}: {problem['msg']}")

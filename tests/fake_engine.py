@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from index.titles.beam import TitleBeams, next_tokens_needed
+import numpy as np
+
+from index.titles.beam import TitleBeams, count_observed
 from serving.engine.engine import ConfinedGeneration, Generation
 from serving.engine.title_tries import StoredTitles
 from serving.errors import EngineUnavailableError, UnknownAdapterError
@@ -60,11 +62,12 @@ class FakeEngine:
         await self.generate(prompt_ids, adapter_id=adapter_id, max_new_tokens=max_new_tokens, request_id=request_id)
         search, tokens = TitleBeams(titles.open, width=width, k=k), 0
         liked = tuple(self.writers[adapter_id](prompt_ids))
-        while search.wanted:
-            for path, place in search.wanted.items():
-                allowed = titles.open.next_tokens(place).tolist()
-                told = [(token, self._nats(liked, path, token)) for token in allowed]
-                search.hear(path, sorted(told, key=lambda entry: -entry[1])[: next_tokens_needed(width)])
+        while search.frontier:
+            for prefix, position in search.frontier.items():
+                allowed = titles.open.next_tokens(position)
+                log_probs = np.array([self._nats(liked, prefix, token) for token in allowed.tolist()])
+                most = np.argsort(-log_probs, kind="stable")[: count_observed(width)]
+                search.observe(prefix, allowed[most], log_probs[most])
                 tokens += 1
             search.advance()
         return ConfinedGeneration(search.result(), tokens)

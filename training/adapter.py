@@ -74,7 +74,7 @@ class AdapterFacts:
         settings: every resolved training setting, the method's own among them.
         changed_settings: names of those that differ from their preset's.
         metrics: validation and training figures of the published epoch.
-        index_encoder: fingerprint of the encoder of the index by which that epoch was chosen; empty in old adapters.
+        index_encoder: fingerprint of the encoder of the index by which that epoch was chosen; empty without one.
         ranking: how catalog rows are ranked by the titles written; together with `decoding` the mode that won on
             validation.
         hallucination_distance: an L2 distance to the catalog beyond which a freely written title counts as a
@@ -143,19 +143,25 @@ def read_adapter(directory: Path) -> Adapter:
     """Read one adapter and verify its digests.
 
     Raises:
-        MissingArtifactError, CorruptArtifactError, MismatchError: see `index.artifact.read_manifest`.
+        MissingArtifactError, CorruptArtifactError, MismatchError: see `index.artifact.read_manifest`. Weights that are
+            not safetensors are refused even where the manifest does not name them: PEFT would unpickle them.
     """
     # a variant's name begins with its method's: soft-alpha-10
     command = f"softrec train {directory.name.partition('-')[0]} {directory.parent.parent}"
     manifest = read_manifest(directory, kind=ADAPTER_KIND, command=command)
+    if pickles := sorted(path.name for path in directory.glob("adapter_model.*") if path.suffix != ".safetensors"):
+        raise CorruptArtifactError(
+            directory,
+            f"weights must be safetensors, found {', '.join(pickles)}",
+            remedy="remove what is not safetensors",
+        )
     try:
         body = dict(manifest.body)
         body["template"] = PromptTemplate.from_json(body["template"])
         body["decoding"] = Decoding(**body["decoding"])
         body["parents"] = tuple(body["parents"])
         body["changed_settings"] = tuple(body["changed_settings"])
-        if "ranking" in body:  # an older adapter's is the default
-            body["ranking"] = RankingSpec.from_json(body["ranking"])
+        body["ranking"] = RankingSpec.from_json(body["ranking"])
         facts = AdapterFacts(**body)
         golden = tuple(
             GoldenPrompt(tuple(line.pop("prompt_ids")), tuple(line.pop("completion_ids")), **line)

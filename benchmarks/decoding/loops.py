@@ -11,7 +11,7 @@ from typing import Any
 from vllm import SamplingParams, TokensPrompt
 from vllm.sampling_params import RequestOutputKind
 
-from index.titles.filtered_trie import OpenTitles
+from index.titles.filtered_trie import AllowedTitles
 
 Path = tuple[int, ...]
 Beam = tuple[float, Path]  # summed log-probability, tokens after the prompt
@@ -35,7 +35,7 @@ async def plain_beam(
 
 
 async def naive_constrained_beam(
-    llm: Any, prompt: Sequence[int], titles: OpenTitles, *, lora: Any, width: int, max_new_tokens: int, end_id: int
+    llm: Any, prompt: Sequence[int], titles: AllowedTitles, *, lora: Any, width: int, max_new_tokens: int, end_id: int
 ) -> list[Beam]:
     """The same loop, each request told by `allowed_token_ids` what may come next."""
 

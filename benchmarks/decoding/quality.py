@@ -3,7 +3,7 @@
     python -m benchmarks.decoding.quality [--quick] [--workspace SHOP] [--adapter sft] [--exact 256]
 
 HR@10 over the full catalog with 95 % intervals for the paper's way (greedy and beam, L2 neighbours of the one title),
-drawn titles, the constrained beam ranked by likelihood in several widths, with the model's own and with renormalised
+drawn titles, the constrained beam ranked by likelihood in several widths, by the model's own
 scores, and the fusion; then, on some of the windows, how many of the ten titles that the exact scorer puts first each
 width finds. Without a workspace a base and an adapter are trained on the demo's shop first, for a few minutes.
 `--quick` trains less and takes few windows; it is no measure.
@@ -32,7 +32,6 @@ from training.data.dataset import load_dataset
 from training.data.windows import Window, count_rows
 from training.generation.decoding import LISTED, Decoder, OfflineMode
 from training.generation.title_scorer import TitleScorer
-from training.generation.titles import write_titles
 from training.measure.fusion import GAMMAS, fit_fusion
 from training.measure.metrics import UserBootstrap, gains, hits
 from training.measure.ranks import rank_targets
@@ -95,9 +94,8 @@ class _Bench:
         self._show("20 samples, likelihood", self._write("sample_n", 20), LIKELIHOOD)
         by_width = {}
         for width in WIDTHS:
-            confined = self._write("constrained_beam", width)
-            by_width[width] = self._show(f"constrained beam {width}, likelihood", confined, LIKELIHOOD)
-        self._show("constrained beam 20, renormalised", self._renormalised(20), LIKELIHOOD)
+            constrained = self._write("constrained_beam", width)
+            by_width[width] = self._show(f"constrained beam {width}, likelihood", constrained, LIKELIHOOD)
         self._show("constrained beam 20, divided by length", self._divided(20), LIKELIHOOD)
         fitted = self._fit("constrained_beam", 20)
         self._show("constrained beam 20, fusion", self._write("constrained_beam", 20), fitted)
@@ -153,11 +151,6 @@ class _Bench:
             return float(gains(rank_targets(written, targets, self._ranker, choice).positions, 10).mean())
 
         return max(GAMMAS, key=gain)
-
-    def _renormalised(self, width: int) -> list[Written]:
-        prompts = self._dataset.prompts(self._test)
-        lists = write_titles(self._model, prompts, self._trie, width=width, k=LISTED, renormalise=True)
-        return [self._written(titles.rows, titles.log_probs) for titles in lists]
 
     def _divided(self, width: int) -> list[Written]:
         """The titles of the constrained beam, ordered by their log-probability per token."""

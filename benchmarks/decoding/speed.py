@@ -118,7 +118,7 @@ async def _measure(workspace: Workspace, adapter_name: str, *, quick: bool) -> d
 def _contenders(engine: Any, adapter_id: str, max_new_tokens: int, end_id: int, tries: TitleTries) -> Contenders:
     from benchmarks.decoding.loops import naive_constrained_beam, plain_beam  # vLLM, after its environment is set
 
-    titles, lora = tries.open_titles(), engine._loras[adapter_id]
+    titles, lora = tries.allowed_titles(), engine._loras[adapter_id]
     loop = {"lora": lora, "max_new_tokens": max_new_tokens, "end_id": end_id}
 
     def constrained(width: int) -> Callable[[Prompt, str], Awaitable[Any]]:
@@ -188,7 +188,7 @@ def _trie_step_share(
     tries: TitleTries, step: Mapping[int, float], *, engine_vocabulary: int, quick: bool
 ) -> dict[str, float]:
     """Seconds of the trie step over those of a decoding step: the largest of all, and each."""
-    [trie] = [segment.trie for segment in tries.open_titles().open.segments]
+    [trie] = [segment.trie for segment in tries.allowed_titles().open.tries]
     large = synthetic_trie(LARGE // 100 if quick else LARGE, engine_vocabulary)
     shares = {}
     for name, one in (("catalog", trie), ("1m", large)):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from index.titles.filtered_trie import OpenTitles, Segment
+from index.titles.filtered_trie import AllowedTitles, FilteredTrie
 from index.titles.trie import ROOT, TitleTrie
 from serving.engine.title_mask import PLACE, SEGMENTS, TitleMask
 
@@ -33,7 +33,7 @@ def seconds_per_step(trie: TitleTrie, beams: int, vocabulary: int, *, repeats: i
     """
     draw = np.random.default_rng(seed)
     logits = torch.randn(beams, vocabulary)
-    titles = OpenTitles((Segment(trie),))
+    titles = AllowedTitles((FilteredTrie(trie),))
     extra: list[float] = []
     for _ in range(repeats):
         mask = TitleMask(open_trie=lambda folder: trie)

@@ -1,7 +1,7 @@
 """A million vectors that lie as titles' embeddings do, made up: no catalog of that size could be had here.
 
 Imitated are 16,403 real titles (Amazon's games, all-MiniLM-L6-v2, normalised). Medians; the last two lines are
-recall@10 at 1/16, 1/8 and 1/4 of 256 inverted lists, and of HNSW at efSearch 16 and 32:
+recall@10 at 1/16, 1/8 and 1/4 of 256 inverted lists of FAISS, and of its HNSW at efSearch 16 and 32:
 
                                         real titles         16,403 made ones
     distance of two titles              1.25 +- 0.10        1.18 +- 0.09

@@ -1,6 +1,6 @@
 """Search and building of the index against raw FAISS and raw sentence-transformers.
 
-    python -m benchmarks.index.search [--quick] [--threads 1] [--kinds] [--items CSV]
+    python -m benchmarks.index.search [--quick] [--threads 1] [--items CSV]
 
 Ours and the raw one take turns within one run, on the same vectors and queries; a ratio is of medians over the turns.
 With one thread CPU seconds are counted, which a busy machine changes little; with more, seconds by the clock. Vectors
@@ -16,8 +16,7 @@ are made up (`made_vectors.py`); a query is a title's vector moved by half the m
 float64 (rounded once, ties by row); FAISS's distances, and the true ones of its rows, equal ours place by place within
 1e-5 of themselves (one query) or 1e-4 (64: its product cancels), and how many of its rows are the same is printed.
 
-`--kinds` compares the approximate kinds at 200k rows as well, which takes some minutes for HNSW. `--items` embeds a
-shop's titles. `--quick` makes fewer and smaller ones, a million rows become 50k; it is no measure.
+`--items` embeds a shop's titles. `--quick` makes fewer and smaller ones, a million rows become 50k; it is no measure.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
@@ -41,16 +39,14 @@ from benchmarks.index.made_vectors import make_vectors
 from benchmarks.training.clock import describe_clock, seconds
 from benchmarks.training.measuring import peak_mib
 from index.live.versions import encode_titles
-from index.search.approximate import ApproximateIndex, ApproximateKind
 from index.search.encoder import SentenceTransformerEncoder
 from index.search.flat import FlatIndex
-from index.search.kind import RECALL_FLOOR, build_search, recall_of, sample_queries, widen
+from index.search.kind import SearchRequest, build_search, recall_of, sample_queries
 
 K = 10
 LARGEST = "1m"
 SIZES = {"17k": 17_000, "100k": 100_000, LARGEST: 1_000_000}
 QUICK_SIZES = {"17k": 17_000, "100k": 30_000, LARGEST: 50_000}
-KINDS_ROWS = 200_000
 
 Vectors = NDArray[np.float32]
 
@@ -71,7 +67,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--kinds", action="store_true", help="compare the approximate kinds at 200k rows as well")
     parser.add_argument("--items", type=Path, help="an items file whose titles are embedded (default: made up)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -88,9 +83,7 @@ def main() -> None:
         if name == "100k":
             figures["batch64"] = _batch(flat, queries, turns.batch)
         if name == LARGEST:
-            figures["ann_speedup"], figures["ann_recall"] = _approximate(flat, turns.approximate, arguments.threads)
-    if arguments.kinds:
-        _kinds(10_000 if arguments.quick else KINDS_ROWS, arguments.threads)
+            figures["ann_speedup"], figures["ann_recall"] = _approximate(flat, turns.approximate)
     titles = read_titles(arguments.items) if arguments.items else make_titles(turns.encode * turns.titles)
     figures["build"] = _build(titles, turns)
     print(f"\npeak {peak_mib():,.0f} MiB")
@@ -125,10 +118,10 @@ def _batch(flat: FlatIndex, queries: Vectors, turns: int) -> float:
     return raw / ours
 
 
-def _approximate(flat: FlatIndex, turns: int, threads: int) -> tuple[float, float]:
+def _approximate(flat: FlatIndex, turns: int) -> tuple[float, float]:
     started = seconds()
-    kind: Any = "auto" if len(flat) >= SIZES[LARGEST] else "pq"
-    search, facts = build_search(flat.matrix, kind=kind, threads=threads)
+    request = SearchRequest("auto" if len(flat) >= SIZES[LARGEST] else "pq")
+    search, facts = build_search(flat.matrix, request)
     print(f"build_search of {len(flat):,} rows: {seconds() - started:.1f} s, {facts}")
     queries = sample_queries(flat, 1000, seed=2)
     exact, _ = flat.search(queries, K)
@@ -157,29 +150,6 @@ def _approximate(flat: FlatIndex, turns: int, threads: int) -> tuple[float, floa
     return raw / ours, recall
 
 
-def _kinds(rows: int, threads: int) -> None:
-    flat = FlatIndex.build(make_vectors(rows))
-    queries = sample_queries(flat, 256, seed=3)
-    exact, _ = flat.search(queries, K)
-    kinds: tuple[ApproximateKind, ...] = ("pq", "sq", "ivf", "hnsw")
-    for kind in kinds:
-        started = seconds()
-        search = ApproximateIndex.build(kind, flat, threads=threads)
-        built = seconds() - started
-        widen(search, queries, RECALL_FLOOR, threads=threads)
-        recall = recall_of(search, queries, exact)
-        raw, ours = _take_turns(
-            lambda turn: flat.storage.search(queries[turn : turn + 1], K),
-            lambda turn: search.search(queries[turn : turn + 1], K),  # noqa: B023
-            30,
-        )
-        _say(
-            f"{rows:,} rows, {kind}: built in {built:.1f} s, breadth {search.breadth}, recall@10 {recall:.4f}",
-            raw,
-            ours,
-        )
-
-
 def _build(titles: list[str], turns: Turns) -> float:
     """Sets of titles in turns; each side sorts its set as it would sort all."""
     encoder = SentenceTransformerEncoder()
@@ -193,7 +163,7 @@ def _build(titles: list[str], turns: Turns) -> float:
         taken[0].append(seconds() - started)
         started = seconds()
         vectors = encode_titles(part, encoder)
-        build_search(vectors)
+        build_search(vectors, SearchRequest())
         taken[1].append(seconds() - started)
         np.testing.assert_allclose(vectors, raw, atol=2e-6)
     slow, fast = statistics.median(taken[0]), statistics.median(taken[1])

@@ -1,7 +1,8 @@
-"""Score a file of users, shard by shard, so that a killed run goes on where it stopped.
+"""Score a file of users, shard by shard, so that a killed run resumes where it stopped.
 
 recs.parquet.parts/       beside the output while a run is unfinished
-  run.json                what the run is of: shards beside it are this run's, without it they are nobody's
+  run.json                marks the folder as ours and says which run its shards are of; null: of none, they count for
+                          nothing. Any other folder of that name is refused
   00000.parquet ...       finished shards, each whole or absent; its rejected rows are in its metadata
 recs.parquet              all shards in order, moved into place at the end
 recs.rejects.csv          rows that could not be scored: row, user_id, reason
@@ -13,8 +14,9 @@ import asyncio
 import csv
 import io
 import json
-import shutil
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from clients.batch.users_file import UserRow, open_users, read_shards
+from clients.errors import RefusedError
 from index.artifact import file_digest, naming, write_file
 from index.errors import MismatchError
 from serving.errors import DeadlineError
@@ -32,6 +35,7 @@ from training.progress import Advance, Progress
 
 REJECTS = b"softrec.rejects"
 RUN = "run.json"
+_MADE_BY = "softrec score"
 _COLUMNS: dict[str, pa.DataType] = {
     "user_id": pa.string(),
     "rank": pa.int32(),
@@ -67,7 +71,7 @@ class BatchSettings:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What became of the users' rows: each was scored or rejected. `resumed_shards` were there already."""
+    """How many of the users' rows were scored and how many rejected. `resumed_shards` were there already."""
 
     scored: int
     rejected: int
@@ -90,14 +94,15 @@ async def score_file(
     Args:
         users: see `clients.batch.users_file`.
         output: replaced when all is done, one row per user and rank.
-        served: what answers (index version, adapter ids, experiment); an unfinished run of anything else is not gone
-            on with.
+        served: what answers (index version, adapter ids, experiment); an unfinished run of anything else is not
+            continued.
         concurrency: users in work at once.
-        restart: throw the shards of an earlier run away.
+        restart: discard the shards of an earlier run.
 
     Raises:
         InputError: the users' file cannot be read.
         MismatchError: the shards there belong to another run, and no `restart`.
+        RefusedError: OUTPUT.parts exists and is not ours.
         SoftrecError: the recommender failed for a reason that is not the row's; finished shards stay.
     """
     file = open_users(users)
@@ -161,26 +166,56 @@ async def _score_row(row: UserRow, recommend: Recommend, settings: BatchSettings
 def _begin(parts: Path, run: Mapping[str, Any], *, restart: bool) -> None:
     """Make the folder of shards, or make sure that the one there is this run's.
 
-    Where run.json is missing the shards are thrown away: a kill while they were being removed left them, and they may
-    be of any run.
+    Raises:
+        RefusedError: something of that name is not ours; --restart does not remove it either.
+        MismatchError: it is another run's, and no `restart`.
     """
-    path = parts / RUN
-    wanted = json.dumps(run, sort_keys=True)
-    if restart or not path.is_file():
+    ours = json.loads(json.dumps(run))
+    is_new = not os.path.lexists(parts) or (parts.is_dir() and not parts.is_symlink() and not any(parts.iterdir()))
+    found = None if is_new else _read_run(parts)
+    if found is not None and found != ours and not restart:
+        remedy = "finish it with its own file and settings, or start again with --restart"
+        expected, other = (json.dumps(one, sort_keys=True) for one in (ours, found))
+        raise MismatchError(f"{parts}: an unfinished run", expected=expected, found=other, remedy=remedy)
+    if not is_new and (found is None or restart):
         _clear(parts)
-    found = path.read_text(encoding="utf-8") if path.is_file() else None
-    if found is None:
-        write_file(path, wanted.encode())
-    elif found != wanted:
-        remedy = "finish it with its own file and settings, or begin anew with --restart"
-        raise MismatchError(f"{parts}: an unfinished run", expected=wanted, found=found, remedy=remedy)
+    _write_run(parts, ours)
+
+
+def _read_run(parts: Path) -> dict[str, Any] | None:
+    """Return which run the shards are of; None: they count for nothing.
+
+    Raises:
+        RefusedError: the folder is not ours.
+    """
+    try:
+        content = json.loads((parts / RUN).read_bytes())
+        if parts.is_symlink() or content["made_by"] != _MADE_BY:
+            raise KeyError("made_by")
+        run: dict[str, Any] | None = content["run"]
+        return run
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RefusedError(
+            f"{parts} is not a folder of `softrec score`: it has no {RUN} of ours",
+            remedy="move it away, or name another output",
+        ) from error
+
+
+def _write_run(parts: Path, run: Mapping[str, Any] | None) -> None:
+    write_file(parts / RUN, json.dumps({"made_by": _MADE_BY, "run": run}, sort_keys=True).encode())
 
 
 def _clear(parts: Path) -> None:
-    """Remove the folder of shards, run.json first: from then on whatever a kill leaves of it counts for nothing."""
-    (parts / RUN).unlink(missing_ok=True)
-    if parts.exists():
-        shutil.rmtree(parts)
+    """Remove the shards, then the folder; files that are not ours stay.
+
+    run.json says first that the shards count for nothing, and goes last: whatever a kill leaves is ours still.
+    """
+    _write_run(parts, None)
+    for shard in [*parts.glob("[0-9]*.parquet"), *parts.glob(".[0-9]*.parquet.new-*")]:
+        shard.unlink()
+    (parts / RUN).unlink()
+    with suppress(OSError):  # something that is not ours lies in it
+        parts.rmdir()
 
 
 def _write_shard(path: Path, rows: Sequence[UserRow], outcomes: Sequence[RecommendResponse | str]) -> None:

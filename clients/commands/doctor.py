@@ -25,7 +25,7 @@ from serving.errors import ServingError, SettingsError
 from serving.events.embedded_redis import find_server
 from serving.settings import read_settings
 from training.adapter import check_adapter, read_adapters
-from training.base_model import locate_base
+from training.base_model import BaseModel, locate_base
 from training.recipes.methods import main_adapter
 
 State = Literal["ok", "missing", "wrong", "not tried"]
@@ -79,7 +79,7 @@ def examine(root: Path | None, *, quick: bool, json_path: Path | None) -> bool:
     """
     findings = [*machine(), *parts(), *imports(quick=quick), redis_server()]
     if root is None:
-        findings.append(_encoder("minilm", None, quick=quick))
+        findings.append(_open_encoder("minilm", None, quick=quick))
     else:
         findings.extend(workspace(root, quick=quick))
     styles = {"ok": "green", "missing": "yellow", "wrong": "bold red"}
@@ -121,7 +121,7 @@ def imports(*, quick: bool) -> list[Finding]:
         return [Finding("imports", "not tried", "--quick")]
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _PROBE, *IMPORTS],
+            [sys.executable, "-P", "-c", _PROBE, *IMPORTS],  # -P: nothing from the current folder
             capture_output=True,
             text=True,
             timeout=IMPORT_TIMEOUT_S,
@@ -163,7 +163,6 @@ def workspace(root: Path, *, quick: bool) -> list[Finding]:
         shop = Workspace.open(root)
     except SoftrecError as error:
         return [_failed("workspace", error)]
-    base_dir = shop.base_dir if not shop.settings.base_model else None
     return [
         Finding("workspace", "ok", str(root)),
         _look("catalog", lambda: f"{len(read_catalog(shop.catalog_path))} titles"),
@@ -171,7 +170,7 @@ def workspace(root: Path, *, quick: bool) -> list[Finding]:
         _look("base model", lambda: _describe_base(shop)),
         _look("adapters", lambda: _describe_adapters(shop)),
         _look("index", lambda: f"encoder {read_encoder_name(shop.index_dir)}"),
-        _encoder(shop.settings.encoder, base_dir, quick=quick),
+        _look_at_encoder(shop, quick=quick),
     ]
 
 
@@ -189,11 +188,15 @@ def _describe_log(shop: Workspace) -> str:
     return f"{len(log)} rows of {log.count_users()} users"
 
 
+def _find_base(shop: Workspace) -> BaseModel | None:
+    """Locate the base; None for a hub name: looking for trouble must not download gigabytes."""
+    named = shop.settings.base_model
+    return locate_base(shop) if not named or Path(named).is_dir() else None
+
+
 def _describe_base(shop: Workspace) -> str:
-    if shop.settings.base_model and not Path(shop.settings.base_model).is_dir():
-        return f"{shop.settings.base_model} (a hub name; not fetched here)"
-    base = locate_base(shop)
-    return f"{base.name} {base.digest[:12]}"
+    base = _find_base(shop)
+    return f"{base.name} {base.digest[:12]}" if base else f"{shop.settings.base_model} (a hub name; not fetched here)"
 
 
 def _describe_adapters(shop: Workspace) -> str:
@@ -202,8 +205,8 @@ def _describe_adapters(shop: Workspace) -> str:
         raise MissingArtifactError(
             "adapter", shop.adapters_dir, command=f"softrec train {main_adapter(())} {shop.root}"
         )
-    if not shop.settings.base_model or Path(shop.settings.base_model).is_dir():
-        base, catalog = locate_base(shop), read_catalog(shop.catalog_path)
+    if base := _find_base(shop):
+        catalog = read_catalog(shop.catalog_path)
         for adapter in adapters.values():
             check_adapter(
                 adapter,
@@ -214,7 +217,20 @@ def _describe_adapters(shop: Workspace) -> str:
     return ", ".join(adapter.adapter_id for adapter in adapters.values())
 
 
-def _encoder(name: str, base_dir: Path | None, *, quick: bool) -> Finding:
+def _look_at_encoder(shop: Workspace, *, quick: bool) -> Finding:
+    name = shop.settings.encoder
+    if name != "base":
+        return _open_encoder(name, None, quick=quick)
+    try:
+        base = _find_base(shop)
+    except SoftrecError as error:
+        return _failed("encoder weights", error)
+    if base is None:
+        return Finding("encoder weights", "not tried", f"base: {shop.settings.base_model} (a hub name)")
+    return _open_encoder(name, base.path, quick=quick)
+
+
+def _open_encoder(name: str, base_dir: Path | None, *, quick: bool) -> Finding:
     if quick:
         return Finding("encoder weights", "not tried", name)
     return _look("encoder weights", lambda: f"{name}, {open_encoder(name, base_dir=base_dir).dimension} dimensions")

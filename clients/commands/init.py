@@ -84,7 +84,7 @@ def _choose_split(
     split: Literal["auto"] | Split | None, before: ShopSettings | None, log: Interactions
 ) -> tuple[Split, str]:
     if split is None and before is not None:
-        return before.split, "as before; --split auto chooses anew"
+        return before.split, "as before; --split auto chooses again"
     if split is not None and split != "auto":
         return split, "as asked"
     if has_only_order(log):

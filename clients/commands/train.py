@@ -80,10 +80,10 @@ def _use_base(workspace: Workspace, base_model: str, progress: Progress) -> Work
         base_model = str(Path(base_model).resolve())  # later commands may run elsewhere
     else:
         progress.note(f"base model {base_model}: from the hub's cache, or fetched into it now")
-    changed = Workspace(workspace.root, replace(workspace.settings, base_model=base_model))
-    locate_base(changed)
-    changed.write_settings(changed.settings)
-    return changed
+    named = Workspace(workspace.root, replace(workspace.settings, base_model=base_model))
+    changed = replace(named.settings, base_model=locate_base(named).setting)
+    workspace.write_settings(changed)
+    return Workspace(workspace.root, changed)
 
 
 def ensure_adapter(

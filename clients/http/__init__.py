@@ -1,4 +1,4 @@
-"""HTTP from both ends: the typed client, and the process that serves.
+"""HTTP on both sides: the typed client and the server's process.
 
-In: requests of `serving.schema`. Out: answers or a `ClientError`. The client needs pydantic and httpx alone.
+In: requests of `serving.schema`. Out: answers or a `ClientError`. The client needs only pydantic and httpx.
 """

@@ -1,4 +1,4 @@
-"""Where a server listens unless told otherwise, and so where a client looks for it."""
+"""Default address of a server, for servers and clients."""
 
 HOST = "127.0.0.1"
 PORT = 8000

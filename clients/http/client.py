@@ -1,7 +1,7 @@
 """Ask a softrec server from Python: `Client`, and `AsyncClient` for asyncio.
 
-Needs httpx and pydantic, nothing heavier. What to ask, what an answer means and whether to ask again are plain
-functions that both clients share; each adds only its own way to send and to sleep.
+Needs only httpx and pydantic. Both clients share plain functions that build requests, read answers and decide about
+retries; each adds only its own way to send and to sleep.
 
 Example (not run here, it needs a server)::
 
@@ -43,12 +43,12 @@ from serving.schema import (
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
-RETRIED_STATUSES = frozenset({429, 503})  # nothing was done yet; a 504 or 500 may have cost the server its work
+RETRIED_STATUSES = frozenset({429, 503})  # no answer was made; before a 504 or 500 the server may have done the work
 
 
 @dataclass(frozen=True, slots=True)
 class _Call(Generic[Answer]):
-    """One question: where it goes, what it holds, what comes back, and whether it is worth asking twice."""
+    """One call: its address, body and answer, and whether a retry may repeat it."""
 
     method: str
     path: str
@@ -57,7 +57,7 @@ class _Call(Generic[Answer]):
     repeats: bool = True
 
 
-# These may be repeated: events carry their own ids, and a repeated /recommend only leaves another decision behind
+# Retries may repeat these: events carry ids, and a repeated /recommend only records another decision
 def _recommend(request: RecommendRequest) -> _Call[RecommendResponse]:
     return _Call("POST", "/recommend", RecommendResponse, request)
 
@@ -74,7 +74,7 @@ def _patch_item(item_id: str, patch: ItemPatch) -> _Call[ItemResponse]:
     return _Call("PATCH", _item_path(item_id), ItemResponse, patch)
 
 
-def _remove_item(item_id: str) -> _Call[ItemResponse]:  # a second one would find nothing and look like a failure
+def _remove_item(item_id: str) -> _Call[ItemResponse]:  # a repeated one would answer 404
     return _Call("DELETE", _item_path(item_id), ItemResponse, repeats=False)
 
 
@@ -82,7 +82,7 @@ def _item_path(item_id: str) -> str:
     return f"/items/{quote(item_id, safe='')}"
 
 
-# A probe asks how things are now, so it is not repeated
+# A probe asks for the state now, so no retry repeats it
 _LIVE = _Call("GET", "/livez", LiveResponse, repeats=False)
 _READY = _Call("GET", "/readyz", ReadyResponse, repeats=False)
 
@@ -93,7 +93,7 @@ class Client:
     Args:
         url: the server's address.
         timeout_s: longest wait for one answer, and for its connection.
-        retry: when to ask again: on 429, on 503 and on a broken connection.
+        retry: how often and when to repeat a call after 429, 503 or a broken connection.
         headers: sent with every request.
         transport: another way to send (tests, proxies); httpx's own by default.
     """
@@ -237,13 +237,13 @@ def _base_url(url: str) -> httpx.URL:
     try:
         return httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise UnreachableError(url, f"not an address: {error}") from error
+        raise UnreachableError(url, f"invalid address: {error}") from error
 
 
 def _request(http: httpx.Client | httpx.AsyncClient, call: _Call[Answer]) -> httpx.Request:
     if call.body is None:
         return http.build_request(call.method, call.path)
-    # unset fields stay unsaid, so that the server's defaults hold and an older server is not told of newer fields
+    # Unset fields are left out: the server's defaults apply, and an older server sees no unknown fields
     content = call.body.model_dump_json(exclude_unset=True)
     return http.build_request(call.method, call.path, content=content, headers={"content-type": "application/json"})
 
@@ -258,7 +258,7 @@ def _settle(
     """Return the answer, or the seconds to wait before asking again.
 
     Raises:
-        ClientError: there will be no answer; `clients.errors` says which kind is which.
+        ClientError: the call failed for good; see `clients.errors`.
     """
     if isinstance(outcome, httpx.Response):
         if outcome.is_success:
@@ -271,7 +271,7 @@ def _settle(
         if delay_s is None:
             raise failure
         return delay_s
-    # a read that timed out is no reason to make the server do the same work again
+    # No retry after a read timeout: the server may still be at work on the first
     passes = isinstance(outcome, httpx.NetworkError | httpx.RemoteProtocolError | httpx.ConnectTimeout)
     delay_s = retry.delay_s(attempt) if call.repeats and passes else None
     if delay_s is None:

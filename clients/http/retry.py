@@ -1,4 +1,4 @@
-"""When to ask again, and how long to wait before."""
+"""When to retry, and how long to wait before."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from email.utils import parsedate_to_datetime
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Exponential back-off with jitter, and an ear for Retry-After.
+    """Exponential back-off with jitter; respects Retry-After.
 
     Attributes:
-        attempts: tries in all, the first included; 1 never retries.
-        first_delay_s: the longest wait before the second try; it doubles with each further one.
-        max_delay_s: no wait is longer, and a server that asks for more is taken at its word: the call fails at once.
+        attempts: number of tries, the first included; 1 never retries.
+        first_delay_s: longest wait before the second try; it doubles with each further one.
+        max_delay_s: longest wait. If the server asks for more, the call fails at once.
     """
 
     attempts: int = 4
@@ -29,11 +29,11 @@ class RetryPolicy:
     def delay_s(self, failures: int, retry_after_s: float | None = None) -> float | None:
         """Return the seconds to wait after so many failures, or None to give up.
 
-        Waits are drawn from the upper half of the interval, so that callers who failed together do not return together.
+        Draws the wait from the upper half of the interval, so that callers who failed together do not retry together.
 
         Args:
             failures: tries that failed so far; >= 1.
-            retry_after_s: the least wait that the server named, or None.
+            retry_after_s: least wait that the server asked for, or None.
         """
         if failures >= self.attempts:
             return None

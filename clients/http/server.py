@@ -1,4 +1,4 @@
-"""Run the HTTP server in this process until it is told to stop."""
+"""Run the HTTP server in this process until a signal stops it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from serving.http.app import create_app
 from serving.service import EngineOpener, Note, open_service, open_vllm
 from serving.settings import ServingSettings
 
-GRACE_S = 10  # how long requests in work may take to finish once the server is told to stop
+GRACE_S = 10  # for running requests to finish after the first signal
 
-OnReady = Callable[[str], Awaitable[bool]]  # told the address; returns whether to keep serving
+OnReady = Callable[[str], Awaitable[bool]]  # receives the address; returns whether to keep serving
 
 
 def reserve_address(host: str, port: int) -> socket.socket:
-    """Take an address before the engine starts, so that a taken one costs no half minute. Nobody can connect yet.
+    """Bind an address before the engine starts, so that a conflict shows at once. It refuses connections until then.
 
     Raises:
-        RefusedError: the address is in use or not this machine's.
+        RefusedError: the address is in use or does not belong to this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -53,12 +53,12 @@ def run_server(
     note: Note,
     open_engine: EngineOpener = open_vllm,
 ) -> None:
-    """Open the shop, serve it, and close everything again, on SIGINT and SIGTERM as well.
+    """Open the workspace, serve it until SIGINT or SIGTERM, and close everything.
 
-    A first signal lets requests in work finish; a second one does not.
+    After a first signal running requests may finish; after a second they may not.
 
     Raises:
-        SoftrecError: the shop could not be opened; see `serving.service.open_service`.
+        SoftrecError: the workspace cannot be opened; see `serving.service.open_service`.
     """
     with reserved, contextlib.suppress(asyncio.CancelledError):
         asyncio.run(_serve(workspace, settings, reserved, on_ready, note, open_engine))
@@ -73,7 +73,7 @@ async def _serve(
     open_engine: EngineOpener,
 ) -> None:
     this = asyncio.current_task()
-    assert this is not None  # we are a coroutine
+    assert this is not None  # a coroutine always has a task
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, this.cancel)
     async with open_service(workspace, settings, open_engine=open_engine, note=note) as service:
@@ -82,19 +82,19 @@ async def _serve(
             app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_S
         )
         server = uvicorn.Server(config)
-        server.capture_signals = contextlib.nullcontext  # the signals are handled above, from before the engine starts
+        server.capture_signals = contextlib.nullcontext  # the handlers above work before the engine starts
         serving = asyncio.create_task(server.serve(sockets=[reserved]))
         try:
             while not (server.started or serving.done()):
                 await asyncio.sleep(0.02)
-            # What is loaded now stays, 700,000 objects with torch and vLLM: looking through all of them for garbage
-            # would stop every request for half a second, now and then
+            # The 700,000 objects loaded by now stay, torch's and vLLM's: a full collection over them would stop every
+            # request for half a second
             gc.collect()
             gc.freeze()
             if await on_ready(_url(reserved)):
                 await asyncio.wait([serving])
         finally:
-            gc.unfreeze()  # else extension modules complain of leaks at exit
+            gc.unfreeze()  # else extension modules report leaks at exit
             server.should_exit = True
             await serving
 

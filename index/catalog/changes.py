@@ -63,10 +63,10 @@ def parse_change(fields: Mapping[str, Any]) -> Change:
     """
     op: Op | None = next((known for known in get_args(Op) if known == fields.get("op")), None)
     if op is None:
-        raise ValueError(f"op is none of {', '.join(get_args(Op))}")
+        raise ValueError(f"op must be one of {', '.join(get_args(Op))}")
     item_id = fields.get("item_id")
     if not isinstance(item_id, str):
-        raise ValueError("item_id is no text")
+        raise ValueError("item_id must be a string")
     if fault := fault_of_id(item_id):
         raise ValueError(fault)
     given = {name: value for name, value in fields.items() if name not in ("op", "item_id") and value is not None}
@@ -74,7 +74,7 @@ def parse_change(fields: Mapping[str, Any]) -> Change:
         if name not in _FIELDS:
             raise ValueError("unknown field")
         if not isinstance(value, _FIELDS[name]):
-            raise ValueError(f"{name} is no {'truth value' if name == 'available' else 'text'}")
+            raise ValueError(f"{name} must be {'true or false' if name == 'available' else 'a string'}")
     if op == "remove" and given:
         raise ValueError("remove takes an item_id alone")
     if op == "patch" and not given:
@@ -90,7 +90,7 @@ def parse_change(fields: Mapping[str, Any]) -> Change:
     try:
         "".join([item_id, *(value for value in given.values() if isinstance(value, str))]).encode()
     except UnicodeEncodeError:  # "\ud800" in JSON
-        raise ValueError("half a character (a lone surrogate)") from None
+        raise ValueError("invalid Unicode (unpaired surrogate)") from None
     return Change(op, item_id, **given)
 
 

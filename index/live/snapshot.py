@@ -75,26 +75,25 @@ def load_active(index_dir: Path, *, encoder: TitleEncoder, origin: Catalog | Non
             remedy=f"{again}, or use the encoder that it was built with",
         )
     catalog = origin or read_catalog(directory / "catalog.parquet")
-    built_from = manifest.body.get("imported_digest", manifest.body["catalog_digest"])  # older ones cover no changes
+    built_from = manifest.body["imported_digest"]
     if built_from != catalog.digest:
         raise MismatchError(f"{directory}: catalog", expected=built_from[:12], found=catalog.digest[:12], remedy=again)
     changes, position = Journal(directory / CHANGES, catalog.digest).read()
     if changes:
         catalog = change_catalog(catalog, changes).compacted()
     try:
+        wish = SearchRequest(**manifest.body["asked_for"])
         popularity: NDArray[np.int64] = np.load(directory / "popularity.npy", allow_pickle=False)
         index = read_search(directory, manifest.body["search"])
         if catalog.empty_rows:
             index = DeltaSearch(index, empty=catalog.empty_rows)
         grounder = Grounder(catalog, index, encoder)
-    except ValueError as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CorruptArtifactError(directory, str(error), remedy=again) from error
     if popularity.shape != (len(catalog),):
         detail = f"popularity has shape {popularity.shape}, the catalog {len(catalog)} rows"
         raise CorruptArtifactError(directory, detail, remedy=again)
-    wish = SearchRequest(**manifest.body.get("asked_for", {}))
-    facts = manifest.body["search"]
-    search = {"kind": "flat"} if isinstance(facts, str) else facts  # a text, before there were kinds
+    search = manifest.body["search"]
     return Snapshot(version, catalog, grounder, popularity, built["name"], position, wish, search)
 
 

@@ -30,7 +30,7 @@ from index.catalog.journal import START, Journal, Position
 from index.errors import CorruptArtifactError, MissingArtifactError
 from index.file_lock import file_lock
 from index.search.encoder import TitleEncoder
-from index.search.kind import RECALL_FLOOR, SearchKind, SearchRequest, build_search, check_choice, write_search
+from index.search.kind import RECALL_FLOOR, SearchKind, SearchRequest, build_search, write_search
 
 ACTIVE = "active"
 LOCK = ".lock"
@@ -75,7 +75,6 @@ def build_index(
         raise ValueError(f"popularity must be [{len(catalog)}], got shape {popularity.shape}")
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
-    check_choice(kind, recall_floor)
     wish = SearchRequest(kind, recall_floor)
     live, copied = catalog, (b"", START)
     if journal is not None:
@@ -114,7 +113,7 @@ def write_version(
     Returns:
         The version's name; None: another one was made active while the search was built, so nothing was written.
     """
-    search, facts = build_search(vectors, kind=wish.kind, recall_floor=wish.recall_floor)
+    search, facts = build_search(vectors, wish)
     popularity = pad(popularity, len(live))
     copied, end = changes
     with file_lock(index_dir / LOCK):

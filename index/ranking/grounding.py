@@ -79,9 +79,7 @@ class Grounder:
         # the texts met last
         self._encoded: OrderedDict[str, NDArray[np.float32]] = OrderedDict() if earlier is None else earlier._encoded
 
-    def rank(
-        self, generations: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None, threads: int = 1
-    ) -> list[Ranking]:
+    def rank(self, generations: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None) -> list[Ranking]:
         """Rank the catalog for each generation: one batch through the encoder, one search, seldom two.
 
         What a text stands for is looked up among all rows, what may be ranked among the allowed ones. One search serves
@@ -91,7 +89,6 @@ class Grounder:
             generations: texts, each of any length; an empty one is embedded like any other.
             k: how many rows; fewer come back only when fewer are allowed.
             allowed: bool [len(catalog)]; rows that may be ranked. None: all.
-            threads: OpenMP threads of the search.
 
         Returns:
             One ranking per generation, in order.
@@ -101,11 +98,11 @@ class Grounder:
         matches = [self.catalog.find_title_row(text) for text in generations]
         queries = self._vectors_of(generations, matches)
         searched = _reach(k, allowed)
-        near_distances, near_rows = self.index.search(queries, max(searched, 2), threads=threads)
+        near_distances, near_rows = self.index.search(queries, max(searched, 2))
         for number, match in enumerate(matches):  # which an approximate search may have missed
             near_rows[number], near_distances[number] = _put_first(match, near_rows[number], near_distances[number])
         rankings = []
-        short = self._search_again_where_short(queries, near_rows, k, allowed, threads)
+        short = self._search_again_where_short(queries, near_rows, k, allowed)
         for number, (text, match) in enumerate(zip(generations, matches, strict=True)):
             grounding = _ground(text, match, near_distances[number], near_rows[number])
             rows, distances = near_rows[number], near_distances[number]
@@ -124,7 +121,6 @@ class Grounder:
         near_rows: NDArray[np.int64],
         k: int,
         allowed: NDArray[np.bool_] | None,
-        threads: int,
     ) -> dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Search with the filter for the queries among whose nearest rows [n, m] fewer than k are allowed."""
         if allowed is None:
@@ -133,7 +129,7 @@ class Grounder:
         short = np.flatnonzero(allowed[near_rows].sum(axis=1) < wanted)
         if not len(short):
             return {}
-        distances, rows = self.index.search(queries[short], k, allowed=allowed, threads=threads)
+        distances, rows = self.index.search(queries[short], k, allowed=allowed)
         return {int(number): (rows[place], distances[place]) for place, number in enumerate(short)}
 
     def _vectors_of(self, generations: Sequence[str], matches: Sequence[int | None]) -> NDArray[np.float32]:

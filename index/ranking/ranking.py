@@ -99,17 +99,15 @@ class Ranker:
         choice: RankingSpec,
         *,
         allowed: NDArray[np.bool_] | None = None,
-        threads: int = 1,
     ) -> list[RankedRows]:
         """Rank rows for each prompt's titles; one batch through the encoder, one search.
 
         Args:
             k: how many rows; fewer come back only when fewer are allowed.
             allowed: bool [len(catalog)]; rows that may be ranked. None: all.
-            threads: of the search.
         """
         depth = max(k, POOL) if choice.mode == "fusion" else k
-        nearest = self._grounder.rank([one.texts[0] for one in written], depth, allowed=allowed, threads=threads)
+        nearest = self._grounder.rank([one.texts[0] for one in written], depth, allowed=allowed)
         ranked = []
         for one, near in zip(written, nearest, strict=True):
             if choice.popularity_gamma:
@@ -175,14 +173,14 @@ class Ranker:
         return RankedRows(*ranked, near.grounding, frozenset(popular.tolist()))
 
     def places_by_gamma(
-        self, written: Sequence[Written], targets: Sequence[int], gammas: Sequence[float], *, threads: int = 1
+        self, written: Sequence[Written], targets: Sequence[int], gammas: Sequence[float]
     ) -> NDArray[np.int64]:
         """Where each target comes under each of BIGRec's gammas, 0-based: int64 [len(gammas), len(written)].
 
         What `rank` would say, at the cost of one pass over the catalog per prompt instead of one per gamma.
         """
         every = np.arange(len(self._popularity))
-        nearest = self._grounder.rank([one.texts[0] for one in written], 1, threads=threads)
+        nearest = self._grounder.rank([one.texts[0] for one in written], 1)
         places = np.empty((len(gammas), len(written)), dtype=np.int64)
         for at, (near, target) in enumerate(zip(nearest, targets, strict=True)):
             spread, share = self._spread(self._distances(near, every)), self._share(every)

@@ -7,7 +7,7 @@ import numpy as np
 from index.search.flat import FlatIndex
 from index.search.search import Mask, Rows, TitleSearch, Vectors, check_search
 
-# Rows asked for beyond k, lest the nearest be empty: few to begin with; a mask over all rows costs more than many
+# Over-fetch beyond k, because the nearest rows may be empty. Start small: a mask over all rows costs more than many
 _FIRST_OVERFETCHED, _MOST_OVERFETCHED = 4, 256
 
 
@@ -48,43 +48,41 @@ class DeltaSearch:
         found[behind] = self.added[rows[behind] - len(self.base)]
         return found
 
-    def search(
-        self, queries: Vectors, k: int, *, allowed: Mask | None = None, threads: int = 1
-    ) -> tuple[Vectors, Rows]:
+    def search(self, queries: Vectors, k: int, *, allowed: Mask | None = None) -> tuple[Vectors, Rows]:
         """Find the k nearest rows of each query that are not empty: see `TitleSearch.search`."""
         queries, _ = check_search(queries, k, allowed, shape=(len(self), self.dimension))
-        distances, rows = self._search_base(queries, k, allowed, threads)
+        distances, rows = self._search_base(queries, k, allowed)
         if self._delta is None:
             return distances, rows
         behind = self._delta_mask(allowed)
-        more_distances, more_rows = self._delta.search(queries, k, allowed=behind, threads=threads)
+        more_distances, more_rows = self._delta.search(queries, k, allowed=behind)
         distances = np.concatenate([distances, more_distances], axis=1)
         rows = np.concatenate([rows, more_rows + len(self.base)], axis=1)
         order = np.lexsort((rows, distances))[:, :k]
         return np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
-    def _search_base(self, queries: Vectors, k: int, allowed: Mask | None, threads: int) -> tuple[Vectors, Rows]:
+    def _search_base(self, queries: Vectors, k: int, allowed: Mask | None) -> tuple[Vectors, Rows]:
         empty = self._empty[: self._empty_in_base]
         if allowed is not None:
             allowed = allowed[: len(self.base)]
-        elif len(empty) and (found := self._overfetch(queries, k, empty, threads)) is not None:
+        elif len(empty) and (found := self._overfetch(queries, k, empty)) is not None:
             return found
         elif len(empty):
             allowed = np.ones(len(self.base), dtype=np.bool_)
         if allowed is not None and allowed[empty].any():
             allowed = allowed.copy()
             allowed[empty] = False
-        return self.base.search(queries, k, allowed=allowed, threads=threads)
+        return self.base.search(queries, k, allowed=allowed)
 
-    def _overfetch(self, queries: Vectors, k: int, empty: Rows, threads: int) -> tuple[Vectors, Rows] | None:
+    def _overfetch(self, queries: Vectors, k: int, empty: Rows) -> tuple[Vectors, Rows] | None:
         """Ask for some rows more and drop the empty ones; None when too many of the nearest are empty."""
-        wanted = min(k, len(self.base) - len(empty))
+        reachable = min(k, len(self.base) - len(empty))
         spare = _FIRST_OVERFETCHED
         while spare <= _MOST_OVERFETCHED:
-            distances, rows = self.base.search(queries, k + min(spare, len(empty)), threads=threads)
+            distances, rows = self.base.search(queries, k + min(spare, len(empty)))
             gone = np.isin(rows, empty)
-            if rows.shape[1] - int(gone.sum(axis=1).max(initial=0)) >= wanted:
-                order = np.argsort(gone, axis=1, kind="stable")[:, :wanted]  # the others first, in their order
+            if rows.shape[1] - int(gone.sum(axis=1).max(initial=0)) >= reachable:
+                order = np.argsort(gone, axis=1, kind="stable")[:, :reachable]  # the others first, in their order
                 return np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
             spare *= 4
         return None

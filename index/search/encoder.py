@@ -137,7 +137,7 @@ class SentenceTransformerEncoder:
             state.update(f"{type(part).__name__} {sorted(map(str, settings.items()))}".encode())
         state.update(f"{self._model.max_seq_length}".encode())
         tokenizer = json.loads(self._model.tokenizer.backend_tokenizer.to_str())
-        tokenizer.update(padding=None, truncation=None)  # set anew by every call
+        tokenizer.update(padding=None, truncation=None)  # every call sets them
         state.update(json.dumps(tokenizer, sort_keys=True).encode())
         for key, tensor in sorted(self._model.state_dict().items()):
             state.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())

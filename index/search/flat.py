@@ -10,7 +10,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from index.search.int8_copy import CoarseCopy
+from index.search.int8_copy import Int8Copy
 from index.search.matmul_search import propose
 from index.search.search import Mask, Rows, Vectors, check_search, finite_squares
 
@@ -18,9 +18,9 @@ _SPARE = 6  # candidates proposed beyond k; more only where ties or near ties as
 _PRODUCT_SPARE = 16  # the same where a product proposes, whose rounding leaves more in doubt
 _PRODUCT_FROM = 4  # queries: with fewer FAISS's scan is faster than a product (100k x 384, one core: 16 against 17 ms)
 _GATHER_BELOW = 1 / 16  # share of allowed rows: fewer are copied together faster than FAISS skips the others
-_COARSE_FROM = 10_000  # rows: in fewer, which fit into a cache, there is little to gain
-_COARSE_ROWS_PER_K = 100  # in fewer rows the exact measuring costs what the scan saves (10k x 384: from a k of 100 on)
-_COARSE_SPARE = 12  # candidates beyond 2k from the coarse copy
+_INT8_FROM = 10_000  # rows: in fewer, which fit into a cache, there is little to gain
+_INT8_ROWS_PER_K = 100  # in fewer rows the exact measuring costs what the scan saves (10k x 384: from a k of 100 on)
+_INT8_SPARE = 12  # candidates beyond 2k from the 8-bit copy
 _EPSILON = float(np.finfo(np.float32).eps)
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -33,13 +33,13 @@ class FlatIndex:
     was not proposed could belong to the answer. If so, more are proposed. The result equals brute force, whatever
     proposed and whatever else is in the batch.
 
-    One to three queries: a scan of the vectors' coarse copy (`CoarseCopy`: from 10,000 rows on, for a k of up to a
+    One to three queries: a scan of the vectors' 8-bit copy (`Int8Copy`: from 10,000 rows on, for a k of up to a
     hundredth of them), and where that leaves a doubt FAISS's scan of the vectors, which sums (q - v)^2 and so has a
     small relative error. More queries: a matrix product, q.v - |v|^2 / 2, several times faster, but it cancels where
     vectors nearly coincide; what it leaves in doubt is scanned. Few allowed rows: the product over a copy of just
     those.
 
-    Memory: 4 * dimension bytes per row, and `dimension` for the coarse copy, from 10,000 rows on.
+    Memory: 4 * dimension bytes per row, and `dimension` for the 8-bit copy, from 10,000 rows on.
     """
 
     def __init__(self, index: Any) -> None:
@@ -55,7 +55,7 @@ class FlatIndex:
         squares = finite_squares("vectors", self._vectors)
         self._half_squares: Vectors = np.multiply(squares, np.float32(0.5))  # [n], for products
         self.largest_norm = float(np.sqrt(squares.max()))
-        self._coarse = CoarseCopy(self._vectors) if len(self) >= _COARSE_FROM else None
+        self._int8_copy = Int8Copy(self._vectors) if len(self) >= _INT8_FROM else None
 
     @classmethod
     def build(cls, vectors: Vectors) -> FlatIndex:
@@ -108,9 +108,7 @@ class FlatIndex:
         """Return a copy of the vectors of some rows, [len(rows), dimension]."""
         return self._vectors[rows]
 
-    def search(
-        self, queries: Vectors, k: int, *, allowed: Mask | None = None, threads: int = 1
-    ) -> tuple[Vectors, Rows]:
+    def search(self, queries: Vectors, k: int, *, allowed: Mask | None = None) -> tuple[Vectors, Rows]:
         """Find the k nearest rows of each query, as `TitleSearch.search` says; exact."""
         queries, squares = check_search(queries, k, allowed, shape=self._vectors.shape)
         reachable = len(self) if allowed is None else int(np.count_nonzero(allowed))
@@ -126,16 +124,16 @@ class FlatIndex:
         if few or len(queries) >= _PRODUCT_FROM:
             doubtful = self._multiply(queries, squares, allowed, reachable, few, distances, rows)
         if doubtful:
-            with omp_threads(threads):
-                for place in doubtful:
-                    distances[place], rows[place] = self._scan(queries[place : place + 1], k, allowed, reachable)
+            with one_thread():
+                for number in doubtful:
+                    distances[number], rows[number] = self._scan(queries[number : number + 1], k, allowed, reachable)
         return distances, rows
 
     def _scan(self, query: Vectors, k: int, allowed: Mask | None, reachable: int) -> tuple[Vectors, Rows]:
         """One query [1, dimension] by scans, with more candidates until no other row could belong to the k."""
-        with filtering(allowed, faiss.SearchParameters) as parameters:
-            if self._coarse is not None and k * _COARSE_ROWS_PER_K <= len(self):
-                found, left_out = self._coarse.propose(query, min(2 * k + _COARSE_SPARE, reachable), parameters)
+        with _filtering(allowed) as parameters:
+            if self._int8_copy is not None and k * _INT8_ROWS_PER_K <= len(self):
+                found, left_out = self._int8_copy.propose(query, min(2 * k + _INT8_SPARE, reachable), parameters)
                 distances, rows = self.measure(query[0], found)
                 if len(rows) == reachable or left_out > float(distances[k - 1]):
                     return distances[:k], rows[:k]
@@ -159,7 +157,7 @@ class FlatIndex:
         distances: Vectors,
         rows: Rows,
     ) -> list[int]:
-        """Fill in distances and rows [n, k] by a product; returns the places that it leaves in doubt."""
+        """Fill in distances and rows [n, k] by a product; returns which queries it leaves in doubt."""
         k = distances.shape[1]
         chosen = np.flatnonzero(allowed) if few and allowed is not None else None
         half_squares = self._half_squares
@@ -178,11 +176,11 @@ class FlatIndex:
         # what was not proposed lies at least this far, squared
         left_out = squares - 2 * scores[:, 0] - slack - self.dimension * _TINY
         doubtful = []
-        for place, found in enumerate(candidates):
-            exact, ordered = self.measure(queries[place], found)
-            distances[place], rows[place] = exact[:k], ordered[:k]
-            if len(found) < reachable and left_out[place] <= float(exact[k - 1]) ** 2:
-                doubtful.append(place)
+        for number, found in enumerate(candidates):
+            exact, ordered = self.measure(queries[number], found)
+            distances[number], rows[number] = exact[:k], ordered[:k]
+            if len(found) < reachable and left_out[number] <= float(exact[k - 1]) ** 2:
+                doubtful.append(number)
         return doubtful
 
     def measure(self, query: Vectors, candidates: Rows) -> tuple[Vectors, Rows]:
@@ -208,24 +206,24 @@ def read_faiss(path: Path) -> Any:
 
 
 @contextmanager
-def filtering(allowed: Mask | None, parameters: Any, **settings: int) -> Iterator[Any]:
-    """Lend FAISS search parameters of a kind with these settings, restricted to the allowed rows [len(index)]."""
+def _filtering(allowed: Mask | None) -> Iterator[Any]:
+    """Lend FAISS search parameters that restrict a search to the allowed rows [len(index)]; None for all rows."""
     if allowed is None:
-        yield parameters(**settings) if settings else None
+        yield None
         return
     bitmap = np.packbits(allowed, bitorder="little")
     selector = faiss.IDSelectorBitmap(len(bitmap), faiss.swig_ptr(bitmap))  # borrows bitmap, which lives until we end
-    yield parameters(sel=selector, **settings)
+    yield faiss.SearchParameters(sel=selector)
 
 
 @contextmanager
-def omp_threads(threads: int) -> Iterator[None]:
-    """Set this thread's OpenMP width for a while; whoever shares the runtime finds it as it was."""
+def one_thread() -> Iterator[None]:
+    """Let FAISS use one OpenMP thread for a while: a single query is bound by memory, and servers run many."""
     before = faiss.omp_get_max_threads()
-    if before == threads:
+    if before == 1:
         yield
         return
-    faiss.omp_set_num_threads(threads)
+    faiss.omp_set_num_threads(1)
     try:
         yield
     finally:

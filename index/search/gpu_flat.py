@@ -17,7 +17,7 @@ _EPSILON = float(np.finfo(np.float32).eps)
 
 
 def find_gpu() -> bool:
-    """Say whether FAISS was built for GPUs and sees one."""
+    """Say whether FAISS was built for GPUs and one is visible."""
     return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
 
@@ -30,11 +30,11 @@ class GpuFlatIndex:
     """
 
     def __init__(self, flat: FlatIndex) -> None:
-        """Copy a flat index to the GPU; `find_gpu` must say that there is one."""
+        """Copy a flat index to the GPU; `find_gpu` must be true."""
         self.flat = flat
         self._resources = faiss.StandardGpuResources()
         self._index: Any = faiss.index_cpu_to_gpu(self._resources, 0, flat.storage)
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.flat)
@@ -47,24 +47,22 @@ class GpuFlatIndex:
         """Return a copy of the vectors of some rows, [len(rows), dimension]."""
         return self.flat.vectors(rows)
 
-    def search(
-        self, queries: Vectors, k: int, *, allowed: Mask | None = None, threads: int = 1
-    ) -> tuple[Vectors, Rows]:
+    def search(self, queries: Vectors, k: int, *, allowed: Mask | None = None) -> tuple[Vectors, Rows]:
         """Find the k nearest rows of each query, as `TitleSearch.search` says; exact."""
         queries, squares = check_search(queries, k, allowed, shape=(len(self), self.dimension))
         k = min(k, len(self))
         proposed = min(k + _SPARE, len(self))
         if proposed > _MOST or not len(queries) or (allowed is not None and not allowed.all()):
-            return self.flat.search(queries, k, allowed=allowed, threads=threads)
-        with self._turn:
+            return self.flat.search(queries, k, allowed=allowed)
+        with self._lock:
             squared, candidates = self._index.search(queries, proposed)
         slack = 4 * (self.dimension + 8) * _EPSILON * (np.sqrt(squares) + self.flat.largest_norm) ** 2
         distances = np.empty((len(queries), k), dtype=np.float32)
         rows = np.empty((len(queries), k), dtype=np.int64)
-        for place, found in enumerate(candidates):
-            exact, ordered = self.flat.measure(queries[place], found)
-            if proposed < len(self) and squared[place, -1] - slack[place] <= float(exact[k - 1]) ** 2:
-                answer = self.flat.search(queries[place : place + 1], k, threads=threads)
+        for number, found in enumerate(candidates):
+            exact, ordered = self.flat.measure(queries[number], found)
+            if proposed < len(self) and squared[number, -1] - slack[number] <= float(exact[k - 1]) ** 2:
+                answer = self.flat.search(queries[number : number + 1], k)
                 exact, ordered = answer[0][0], answer[1][0]
-            distances[place], rows[place] = exact[:k], ordered[:k]
+            distances[number], rows[number] = exact[:k], ordered[:k]
         return distances, rows

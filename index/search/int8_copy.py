@@ -14,7 +14,7 @@ _EPSILON = float(np.finfo(np.float32).eps)
 _TINY = float(np.finfo(np.float32).tiny)
 
 
-class CoarseCopy:
+class Int8Copy:
     """The vectors rounded to 8 bits per number, each dimension over its own range; `dimension` bytes per row.
 
     A scan is bound by memory, so a quarter of the bytes is read in less than half the time. Let v' be what remains of
@@ -38,7 +38,7 @@ class CoarseCopy:
             hidden = index.reconstruct_n(start, len(block)).astype(np.float64) - block
             worst = max(worst, float(np.einsum("nd,nd->n", hidden, hidden).max()))
         largest = max(float(vectors.max()), -float(vectors.min()))
-        # a number is decoded anew in every search, where fused operations may round it otherwise: by a few eps of a
+        # every search decodes the numbers again, and fused operations may round them otherwise: by a few eps of a
         # range of at most twice the largest number
         self._hidden = worst**0.5 + 16 * _EPSILON * largest * dimension**0.5
         self._relative = 1 - 2 * (dimension + 8) * _EPSILON  # what summing d squares may add

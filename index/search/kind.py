@@ -1,4 +1,4 @@
-"""Which kind of search a catalog gets: exact while that is fast, else the quickest that keeps a recall floor."""
+"""Which search a catalog gets: exact while that is fast, else product codes that keep a recall floor."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from index.search.approximate import ApproximateIndex, ApproximateKind
 from index.search.flat import FlatIndex
 from index.search.gpu_flat import GpuFlatIndex, find_gpu
+from index.search.product_codes import ProductCodesIndex
 from index.search.search import TitleSearch, Vectors
 
-SearchKind = Literal["auto", "flat", "hnsw", "ivf", "sq", "pq"]
+SearchKind = Literal["auto", "flat", "pq"]
 
 VECTORS = "vectors.faiss"
-SEARCH = "search.faiss"  # beside it, for the approximate kinds
+CODES = "search.faiss"  # beside it, for "pq"
 
 FLAT_UP_TO = 200_000  # rows: one exact query takes 5 ms there on one core
-APPROXIMATE_FROM = 1_000  # rows: with fewer a scan is faster than any structure over them
+CODES_FROM = 1_000  # rows: with fewer a scan is faster
 RECALL_FLOOR = 0.98
 
-_AUTO: ApproximateKind = "pq"  # least memory, quickly built, and the quickest at a recall of 0.98: docs/index.md
 _QUERIES = 256  # that measure recall
 _DEPTH = 10  # of the recall
 _STEP = 1.5  # by which the breadth grows from one try to the next
@@ -33,80 +32,71 @@ _GPU_FROM = 100_000  # rows: in fewer the processor answers before the GPU would
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """Which search a version was asked for, which a merge asks for again; see `build_search`."""
-
-    kind: SearchKind = "auto"
-    recall_floor: float = RECALL_FLOOR
-
-
-def build_search(
-    vectors: Vectors, *, kind: SearchKind = "auto", recall_floor: float = RECALL_FLOOR, threads: int = 1
-) -> tuple[TitleSearch, dict[str, Any]]:
-    """Index vectors [n, dimension], n > 0; row r of the array is row r of the search.
-
-    "auto" is flat up to 200,000 rows and "pq" above. An approximate kind looks wider and wider until its recall@10
-    reaches the floor, on 256 titles' vectors moved by half the median distance to the nearest neighbour (as a written
-    title misses the one it means). One that would have to look at everything gives way to flat.
-
-    Args:
-        vectors: float32, finite.
-        kind: which kind, or "auto".
-        recall_floor: share of the ten nearest rows that must be found, in (0, 1].
-        threads: OpenMP threads of the build.
-
-    Returns:
-        The search, and what the manifest says of it: `kind`, `breadth`, `recall_at_10`, `queries`; of a flat search
-        `kind` and `recall_at_10` = 1; `instead_of` where it stands in for another kind, because there are under 1,000
-        rows or because the floor was not reached, then with `recall_reached`.
-
-    Raises:
-        ValueError: recall_floor is not in (0, 1], the kind is unknown, or the vectors are empty or not finite.
-    """
-    check_choice(kind, recall_floor)
-    flat = FlatIndex.build(vectors)
-    exact = {"kind": "flat", "recall_at_10": 1.0}
-    if kind == "flat" or (kind == "auto" and len(flat) <= FLAT_UP_TO):
-        return flat, exact
-    chosen = _AUTO if kind == "auto" else kind
-    if len(flat) < APPROXIMATE_FROM:
-        return flat, exact | {"instead_of": chosen}
-    search = ApproximateIndex.build(chosen, flat, threads=threads)
-    queries = sample_queries(flat, _QUERIES)
-    recall = widen(search, queries, recall_floor, threads=threads)
-    if recall < recall_floor:
-        return flat, exact | {"instead_of": chosen, "recall_reached": recall}
-    return search, {"kind": chosen, "breadth": search.breadth, "recall_at_10": recall, "queries": len(queries)}
-
-
-def check_choice(kind: SearchKind, recall_floor: float) -> None:
-    """Check what `build_search` is asked for, before hours of embedding.
+    """Which search a version was asked for, which a merge asks for again; see `build_search`.
 
     Raises:
         ValueError: recall_floor is not in (0, 1], or the kind is unknown.
     """
-    if not 0 < recall_floor <= 1:
-        raise ValueError(f"recall_floor must be in (0, 1], got {recall_floor}")
-    if kind not in get_args(SearchKind):
-        raise ValueError(f"kind must be one of {', '.join(get_args(SearchKind))}, got {kind!r}")
+
+    kind: SearchKind = "auto"
+    recall_floor: float = RECALL_FLOOR
+
+    def __post_init__(self) -> None:
+        if not 0 < self.recall_floor <= 1:
+            raise ValueError(f"recall_floor must be in (0, 1], got {self.recall_floor}")
+        if self.kind not in get_args(SearchKind):
+            raise ValueError(f"kind must be one of {', '.join(get_args(SearchKind))}, got {self.kind!r}")
 
 
-def widen(search: ApproximateIndex, queries: Vectors, recall_floor: float, *, threads: int = 1) -> float:
-    """Raise the search's breadth until the floor holds or looking wider is no use; returns the recall reached."""
-    exact, _ = search.flat.search(queries, _DEPTH, threads=threads)
+def build_search(vectors: Vectors, request: SearchRequest) -> tuple[TitleSearch, dict[str, Any]]:
+    """Index vectors [n, dimension], n > 0; row r of the array is row r of the search.
+
+    "auto" is flat up to 200,000 rows and "pq" above. Product codes propose more and more candidates until their
+    recall@10 reaches the floor, on 256 titles' vectors moved by half the median distance to the nearest neighbour (as a
+    written title misses the one it means). Where they would have to propose nearly everything, the search is flat.
+
+    Args:
+        vectors: float32, finite.
+        request: which kind, and the share of the ten nearest rows that must be found.
+
+    Returns:
+        The search, and its facts for the manifest: `kind`, `breadth`, `recall_at_10`, `queries`; of a flat search
+        `kind` and `recall_at_10` = 1; `instead_of` where it replaces product codes, because there are under 1,000 rows
+        or because the floor was not reached, then with `recall_reached`.
+
+    Raises:
+        ValueError: the vectors are empty or not finite.
+    """
+    flat = FlatIndex.build(vectors)
+    exact = {"kind": "flat", "recall_at_10": 1.0}
+    if request.kind == "flat" or (request.kind == "auto" and len(flat) <= FLAT_UP_TO):
+        return flat, exact
+    if len(flat) < CODES_FROM:
+        return flat, exact | {"instead_of": "pq"}
+    search = ProductCodesIndex.build(flat)
+    recall = _widen(search, sample_queries(flat, _QUERIES), request.recall_floor)
+    if recall < request.recall_floor:
+        return flat, exact | {"instead_of": "pq", "recall_reached": recall}
+    return search, {"kind": "pq", "breadth": search.breadth, "recall_at_10": recall, "queries": _QUERIES}
+
+
+def _widen(search: ProductCodesIndex, queries: Vectors, recall_floor: float) -> float:
+    """Raise the search's breadth until the floor holds or a scan is as fast; returns the recall reached."""
+    exact, _ = search.flat.search(queries, _DEPTH)
     while True:
-        recall = recall_of(search, queries, exact, threads=threads)
+        recall = recall_of(search, queries, exact)
         wider = math.ceil(search.breadth * _STEP)
         if recall >= recall_floor or wider > search.broadest // 2:
             return recall
         search.breadth = wider
 
 
-def recall_of(search: TitleSearch, queries: Vectors, exact: Vectors, *, threads: int = 1) -> float:
+def recall_of(search: TitleSearch, queries: Vectors, exact: Vectors) -> float:
     """Share of the k nearest that a search finds, given their exact distances [n, k].
 
     A row counts when it is no farther than the k-th nearest, so one tie is as good as another.
     """
-    found, _ = search.search(queries, exact.shape[1], threads=threads)
+    found, _ = search.search(queries, exact.shape[1])
     return float(np.mean(found <= exact[:, -1:]))
 
 
@@ -123,48 +113,47 @@ def sample_queries(flat: FlatIndex, n: int, *, seed: int = 0) -> Vectors:
 
 
 def describe_search(facts: Mapping[str, Any]) -> str:
-    """Say in a few words what a manifest says of its search, and why it is not what was asked for.
+    """Describe the search of a manifest in a few words, and why it is not the requested one.
 
     Example:
         >>> describe_search({"kind": "pq", "breadth": 68, "recall_at_10": 0.98437, "queries": 256})
         'pq, recall@10 0.984 over 256 queries'
-        >>> describe_search({"kind": "flat", "recall_at_10": 1.0, "instead_of": "ivf", "recall_reached": 0.95})
-        'flat (exact) instead of ivf, whose recall@10 stayed at 0.950'
+        >>> describe_search({"kind": "flat", "recall_at_10": 1.0, "instead_of": "pq", "recall_reached": 0.95})
+        'flat (exact) instead of pq, whose recall@10 stayed at 0.950'
     """
     if facts["kind"] != "flat":
         return f"{facts['kind']}, recall@10 {facts['recall_at_10']:.3f} over {facts['queries']} queries"
     if "instead_of" not in facts:
         return "flat (exact)"
     if "recall_reached" not in facts:
-        return f"flat (exact) instead of {facts['instead_of']}, which needs {APPROXIMATE_FROM:,} titles"
+        return f"flat (exact) instead of {facts['instead_of']}, which needs {CODES_FROM:,} titles"
     return f"flat (exact) instead of {facts['instead_of']}, whose recall@10 stayed at {facts['recall_reached']:.3f}"
 
 
 def write_search(directory: Path, search: TitleSearch) -> None:
     """Write the files of a search that `build_search` gave into an artifact's draft."""
-    if isinstance(search, ApproximateIndex):
-        search.write(directory / SEARCH)
+    if isinstance(search, ProductCodesIndex):
+        search.write(directory / CODES)
         search = search.flat
     if not isinstance(search, FlatIndex):
         raise TypeError(f"only what build_search returns can be written, got {type(search).__name__}")
     search.write(directory / VECTORS)
 
 
-def read_search(directory: Path, facts: Mapping[str, Any] | str) -> TitleSearch:
+def read_search(directory: Path, facts: Mapping[str, Any]) -> TitleSearch:
     """Read what `write_search` wrote, on a GPU where FAISS has one and the catalog is large enough.
 
     Args:
         directory: the artifact's folder; its digests are checked already.
-        facts: what its manifest says of the search. A text, in manifests of before there were kinds, means flat.
+        facts: what its manifest says of the search.
 
     Raises:
-        ValueError: a file is truncated or is no such index, or the facts name no kind or no breadth.
+        ValueError: a file is truncated or is no such index, or the facts name another kind or no breadth.
     """
-    flat = FlatIndex.read(directory / VECTORS)
-    said: Mapping[str, Any] = {"kind": "flat"} if isinstance(facts, str) else facts
-    if said.get("kind") == "flat":
-        return GpuFlatIndex(flat) if len(flat) >= _GPU_FROM and find_gpu() else flat
-    for kind in get_args(ApproximateKind):
-        if said.get("kind") == kind and isinstance(said.get("breadth"), int):
-            return ApproximateIndex.read(kind, flat, directory / SEARCH, breadth=said["breadth"])
-    raise ValueError(f"the manifest names no kind of search with a breadth: {facts!r}")
+    match facts:
+        case {"kind": "flat"}:
+            flat = FlatIndex.read(directory / VECTORS)
+            return GpuFlatIndex(flat) if len(flat) >= _GPU_FROM and find_gpu() else flat
+        case {"kind": "pq", "breadth": int(breadth)}:
+            return ProductCodesIndex.read(FlatIndex.read(directory / VECTORS), directory / CODES, breadth=breadth)
+    raise ValueError(f"the search must be flat, or pq with a breadth; the manifest says {facts!r}")

@@ -38,7 +38,8 @@ class LastTokenEncoder:
         try:
             self._tokenizer = Tokenizer.from_file(str(base_dir / "tokenizer.json"))
             dtype = torch.float32 if device == "cpu" else "auto"
-            self._model = AutoModel.from_pretrained(base_dir, dtype=dtype, local_files_only=True).to(device).eval()
+            model = AutoModel.from_pretrained(base_dir, dtype=dtype, local_files_only=True, use_safetensors=True)
+            self._model = model.to(device).eval()
         except Exception as error:  # tokenizers raises bare Exception; whatever it was, the folder is unusable
             raise SoftrecError(
                 f"no base model can be loaded from {base_dir} ({str(error).splitlines()[0]})",

@@ -31,17 +31,15 @@ class TitleSearch(Protocol):
     def vectors(self, rows: Rows) -> Vectors:
         """Return a copy of the vectors of some rows, [len(rows), dimension]."""
 
-    def search(
-        self, queries: Vectors, k: int, *, allowed: Mask | None = None, threads: int = 1
-    ) -> tuple[Vectors, Rows]:
+    def search(self, queries: Vectors, k: int, *, allowed: Mask | None = None) -> tuple[Vectors, Rows]:
         """Find the k nearest rows of each query.
 
         Args:
             queries: float32 [n, dimension], finite.
             k: how many; cut to the number of (allowed) rows.
             allowed: bool [len(index)]; rows that may be returned. None: all.
-            threads: FAISS's threads for this search. One is best for single queries, which are bound by memory. Matrix
-                products (batches, see `FlatIndex`) take the threads that numpy's BLAS was started with.
+
+        Scans use one thread. Matrix products (batches, see `FlatIndex`) use those that numpy's BLAS was started with.
 
         Returns:
             distances float32 [n, k], true L2 (not squared), ascending; rows int64 [n, k]; equal distances by row.

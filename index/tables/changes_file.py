@@ -16,8 +16,8 @@ def read_changes(
 ) -> tuple[list[Change], ImportReport]:
     """Read changes: op ("put", "patch", "remove"), item_id and, as the op takes them, title, category, available.
 
-    A line is rejected when it is no JSON object, a field is missing, unknown or not allowed, or it patches or removes
-    an item that is not there after the lines before it; it goes to the rejects file and the rest goes on.
+    A line is rejected when it is not a JSON object, when a field is missing, unknown or not allowed, or when it patches
+    or removes an item that the catalog does not hold at that line. It goes to the rejects file; the rest counts.
 
     Args:
         path: the file.
@@ -26,8 +26,8 @@ def read_changes(
         max_reject_share: largest share of bad lines that is tolerated, in [0, 1].
 
     Returns:
-        The changes that change something, in order, and what became of the lines: those that say what the catalog says
-        already are kept, too, but make no change.
+        The changes that change something, in order, and how many lines were kept and rejected. A line that repeats what
+        the catalog holds counts as kept, but gives no change.
 
     Raises:
         InputError: the file cannot be read, or too many lines are bad.
@@ -65,9 +65,9 @@ def _parse(data: bytes) -> Change:
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError):
-        raise ValueError("no JSON") from None
+        raise ValueError("not valid JSON") from None
     if not isinstance(fields, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     return parse_change(fields)
 
 

@@ -22,8 +22,8 @@ def read_items(
     """Read items: item_id and title, optionally category and available, in any layout of `index.tables.layouts`.
 
     Titles lose control characters and surplus white space. A row is rejected when its id is empty, over-long or was
-    seen before (the first is kept), its title is empty or over-long, its availability is no truth value, or it cannot
-    be parsed; it goes to the rejects file and the rest goes on.
+    seen before (the first is kept), its title is empty or over-long, its availability is neither true nor false, or it
+    cannot be parsed. It goes to the rejects file; the rest counts.
 
     Args:
         path: the file.

@@ -17,7 +17,7 @@ MAX_REJECT_SHARE = 0.01
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What became of a file's rows. `rows_read == rows_kept + rejected.total()`.
+    """How many of a file's rows were kept and rejected. `rows_read == rows_kept + rejected.total()`.
 
     Attributes:
         rows_read: rows in the file, without header and blank lines.

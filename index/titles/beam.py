@@ -1,40 +1,44 @@
-"""Catalog-constrained beam search, without a model: it names what it wants continued and is told how that may go on.
+"""Catalog-constrained beam search without a model: it says which prefixes it needs continued, and records how.
 
     search = TitleBeams(titles, width=10, k=10)
-    while search.wanted:
-        for path in list(search.wanted):
-            search.hear(path, the model's most probable tokens of those that may follow)
+    while search.frontier:
+        for prefix in list(search.frontier):
+            search.observe(prefix, tokens, log_probs)   # the model's most probable allowed next tokens
         search.advance()
     search.result()
 
+Served titles and offline ones come from this one search: `serving.engine.titles` drives it with requests of an
+inference engine, `training.generation.titles` with a batch of prompts.
+
 Scores are the model's own: the summed natural log-probability of a title's tokens, neither renormalised over what the
-trie allows nor divided by length. So log-probabilities only fall along a path, and a path below the k-th title found
-can be given up: that never changes the result.
+trie allows nor divided by length. So log-probabilities only fall along a title, and a prefix below the k-th title found
+can be dropped: that never changes the result.
 
-An engine does not work in step: a request writes on greedily, and a new one is needed where a beam branches. So each
-beam's greedy continuation to its title counts as part of the search, whether or not beams of its length are better
-later on. It finds the first k titles early, and with them the bound. The result depends on what the search is told, not
-on the order in which it is told.
+An engine does not work in step: a request writes on greedily, and the search needs a new one where a beam branches. So
+each beam's greedy continuation to its title is part of the search, whether or not beams of its length are better later
+on. It finds the first k titles early, and with them the bound. The result depends on what is observed, not on when.
 
-What it costs an engine: a token per path and step, no more. Where only one token may follow, it is known beforehand,
-but its own log-probability still counts; the request that wrote the path so far writes it like any other token, with no
-new request, no candidates and no answer needed in between.
+The cost for an engine is one token per prefix and step. Where only one token may follow, it is known beforehand,
+but its own log-probability still counts; the request that wrote the prefix writes it like any other token, with no new
+request, no candidates and no answer needed in between.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
+from bisect import insort
 from dataclasses import dataclass, field
 
-from index.titles.filtered_trie import OpenTitles, Place
+import numpy as np
+from numpy.typing import NDArray
 
-Path = tuple[int, ...]  # tokens written after the prompt
-NextTokens = list[tuple[int, float]]  # (token, natural log-probability), best first
+from index.titles.filtered_trie import AllowedTitles, Position
+
+TokenIds = tuple[int, ...]  # written after the prompt
 
 
-def next_tokens_needed(width: int) -> int:
-    """How many allowed next tokens a search must be told per path: all that a beam can keep, and the end token."""
+def count_observed(width: int) -> int:
+    """How many allowed next tokens a search needs per prefix: all that a beam can keep, and the end token."""
     return width + 1
 
 
@@ -42,7 +46,7 @@ def next_tokens_needed(width: int) -> int:
 class FoundTitle:
     """A title. `rows` are the catalog rows that it stands for, ascending: several where tokens do not differ."""
 
-    path: Path
+    token_ids: TokenIds
     log_prob: float
     rows: tuple[int, ...]
 
@@ -53,132 +57,175 @@ class FoundTitles:
 
     Attributes:
         titles: at most k, best first; ties by their tokens.
-        is_proven: no title that was not found can be better than the last of them, or there is no other. Else the
-            width has cut something off that might be.
+        is_proven: no title that was not found is better than the last of them, or there is no other. Otherwise the
+            width has cut off something that may be better.
     """
 
     titles: tuple[FoundTitle, ...]
     is_proven: bool
 
 
-@dataclass(order=True)
+@dataclass(order=True, slots=True)
 class _Beam:
     cost: float  # minus the log-probability
-    path: Path
-    place: Place = field(compare=False)
-    is_title: bool = field(compare=False, default=False)
+    token_ids: TokenIds
+    position: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Children:
+    """What was observed after a prefix, cheapest first; ties by token: arrays [n]."""
+
+    position: Position  # of the prefix
+    tokens: NDArray[np.int32]
+    costs: NDArray[np.float64]  # of the prefix with the token
+    ends: NDArray[np.bool_]  # a title ends with the token
 
 
 class TitleBeams:
     """A search for the k best titles with at most `width` beams of each length.
 
-    Attributes:
-        wanted: the paths that the search waits for, with their places in the open titles; none once it is over.
+    Args:
+        above: a prefix or title of this log-probability or less cannot matter to the caller.
+
     """
 
-    def __init__(self, titles: OpenTitles, *, width: int, k: int) -> None:
+    def __init__(self, titles: AllowedTitles, *, width: int, k: int, above: float = -math.inf) -> None:
         if width < 1 or k < 1:
             raise ValueError(f"width and k must be at least 1, got {width} and {k}")
         self._titles = titles
-        self._width, self._k = width, k
-        self._children: dict[Path, list[_Beam]] = {}  # of every path that was heard of, best first
+        self._width, self._k, self._most = width, k, -above
+        self._observed: dict[TokenIds, _Children] = {}
         self._beams: list[_Beam] = []  # all of one length, best first
-        self._greedy: list[_Beam] = []  # how far each beam's greedy continuation was followed
-        self._followed: set[Path] = set()
+        self._greedy: list[_Beam] = []  # the end of each beam's greedy continuation so far
+        self._followed: set[TokenIds] = set()
         self._found: list[_Beam] = []  # titles, best first
-        self._best_cut = math.inf  # least cost of what was given up though it was within the bound
+        self._found_ids: set[TokenIds] = set()
+        self._best_cut = math.inf  # least cost of what the width cut off
+        self._unobserved: dict[TokenIds, _Beam] = {}
         if titles.count_next(titles.start):
             self._begin([_Beam(0.0, (), titles.start)])
-        self.wanted: dict[Path, Place] = {beam.path: beam.place for beam in self._beams}
+            self._unobserved = {beam.token_ids: beam for beam in self._beams}
 
-    def hear(self, path: Path, next_tokens: NextTokens) -> None:
-        """Take note of the most probable allowed tokens after a path that was wanted, or after what is written on it.
+    @property
+    def frontier(self) -> dict[TokenIds, Position]:
+        """The prefixes that the search needs continued, with their positions; empty once it is over."""
+        return {prefix: beam.position for prefix, beam in self._unobserved.items()}
+
+    def observe(self, prefix: TokenIds, tokens: NDArray[np.int32], log_probs: NDArray[np.float32]) -> None:
+        """Record the most probable allowed next tokens after `prefix`: of the frontier, or greedily written from it.
 
         Args:
-            next_tokens: at least `next_tokens_needed`, or all that may follow.
+            tokens: int32 [n], in any order: at least `count_observed`, or all that may follow.
+            log_probs: float [n], natural log-probabilities of these tokens alone.
 
         Raises:
             KeyError: one of them may not follow, or there is none.
         """
-        if path in self._children:
+        if prefix in self._observed:
             return
-        beam = self._beam_at(path)
-        if not next_tokens:
-            raise KeyError(f"nothing was told of what may follow {path}")
-        if len(next_tokens) < self._titles.count_next(beam.place):  # the others are no better than the last
-            self._best_cut = min(self._best_cut, beam.cost - next_tokens[-1][1])
-        children = []
-        for token, log_prob in next_tokens:
-            place = self._titles.follow(beam.place, token)
-            children.append(_Beam(beam.cost - log_prob, (*path, token), place, self._titles.is_title(place)))
-        self._children[path] = children
+        beam = self._beam_at(prefix)
+        if not len(tokens):
+            raise KeyError(f"no token was observed after {prefix}")
+        costs = beam.cost - log_probs.astype(np.float64)
+        order = np.lexsort((tokens, costs))
+        tokens, costs = tokens[order], costs[order]
+        if len(tokens) < self._titles.count_next(beam.position):  # the others are no better than the last
+            self._best_cut = min(self._best_cut, float(costs[-1]))
+        self._observed[prefix] = _Children(beam.position, tokens, costs, self._titles.ends_title(beam.position, tokens))
 
-    def needs(self, path: Path) -> bool:
-        """Whether a request that wrote `path`, greedily from something wanted, should write on."""
-        return any(path[: len(start)] == start for start in self.wanted)
+    def continues_frontier(self, prefix: TokenIds) -> bool:
+        """Whether a request that wrote `prefix` greedily, from a prefix of the frontier, should write on."""
+        return any(prefix[: len(start)] == start for start in self._unobserved)
 
     def advance(self) -> None:
-        """Search as far as what was heard reaches."""
+        """Search as far as the observations reach."""
         self._follow()
-        while self._beams and all(beam.path in self._children for beam in self._beams):
+        while self._beams and all(beam.token_ids in self._observed for beam in self._beams):
             self._next_length()
             self._follow()
-        waiting = (*self._beams, *self._greedy)
-        self.wanted = {beam.path: beam.place for beam in waiting if beam.path not in self._children}
+        self._unobserved = {
+            beam.token_ids: beam for beam in (*self._beams, *self._greedy) if beam.token_ids not in self._observed
+        }
 
     def result(self) -> FoundTitles:
         """The best of what was found so far."""
         titles = tuple(
-            FoundTitle(beam.path, -beam.cost, tuple(self._titles.rows(beam.place))) for beam in self._found[: self._k]
+            FoundTitle(beam.token_ids, -beam.cost, tuple(self._titles.rows(beam.position)))
+            for beam in self._found[: self._k]
         )
-        return FoundTitles(titles, is_proven=not self.wanted and self._best_cut >= self._bound)
+        return FoundTitles(titles, is_proven=not self._unobserved and self._best_cut >= self._kth_cost)
+
+    @property
+    def _kth_cost(self) -> float:
+        return self._found[self._k - 1].cost if len(self._found) >= self._k else math.inf
 
     @property
     def _bound(self) -> float:
-        """Cost of the k-th title found; what is not cheaper is not among the k best."""
-        return self._found[self._k - 1].cost if len(self._found) >= self._k else math.inf
+        """What is not cheaper is not among the k best, or does not matter to the caller."""
+        return min(self._kth_cost, self._most)
 
-    def _beam_at(self, path: Path) -> _Beam:
-        if not path:
+    def _beam_at(self, prefix: TokenIds) -> _Beam:
+        beam = self._unobserved.get(prefix)
+        if beam is not None:
+            return beam
+        if not prefix:
             return _Beam(0.0, (), self._titles.start)
-        return next(child for child in self._children[path[:-1]] if child.path == path)
+        before = self._observed[prefix[:-1]]  # a request ran ahead of the search
+        cost = float(before.costs[before.tokens == prefix[-1]][0])
+        return _Beam(cost, prefix, self._titles.follow(before.position, prefix[-1]))
+
+    def _child(self, beam: _Beam, at: int) -> _Beam:
+        children = self._observed[beam.token_ids]
+        token = int(children.tokens[at])
+        position = self._titles.follow(beam.position, token)
+        return _Beam(float(children.costs[at]), (*beam.token_ids, token), position)
 
     def _begin(self, beams: list[_Beam]) -> None:
-        """Take these as the beams of their length, and follow each greedily, where that is not being done."""
+        """Take these as the beams of their length, and follow each greedily, unless it is followed already."""
         self._beams = beams
-        fresh = [beam for beam in beams if beam.path not in self._followed]
-        self._followed.update(beam.path for beam in fresh)
+        fresh = [beam for beam in beams if beam.token_ids not in self._followed]
+        self._followed.update(beam.token_ids for beam in fresh)
         self._greedy += fresh
 
     def _next_length(self) -> None:
-        candidates = [child for beam in self._beams for child in self._children[beam.path]]
-        self._find([beam for beam in candidates if beam.is_title])
-        bound = self._bound
-        running = (beam for beam in candidates if not beam.is_title and beam.cost < bound)
-        best = heapq.nsmallest(self._width + 1, running)
-        for beam in best[self._width :]:
-            self._best_cut = min(self._best_cut, beam.cost)
-        self._begin(best[: self._width])
+        children = [self._observed[beam.token_ids] for beam in self._beams]
+        costs = np.concatenate([one.costs for one in children])
+        ends = np.concatenate([one.ends for one in children])
+        starts = np.cumsum([0, *(len(one.costs) for one in children)])
+
+        def beam_at(candidate: int) -> _Beam:
+            of = int(starts.searchsorted(candidate, side="right")) - 1
+            return self._child(self._beams[of], candidate - int(starts[of]))
+
+        for candidate in np.flatnonzero(ends & (costs <= self._bound)).tolist():
+            self._find(beam_at(candidate))
+        running = np.flatnonzero(~ends & (costs < self._bound))
+        best = running[np.argsort(costs[running], kind="stable")[: self._width + 1]]  # ties: by the order of beams
+        if len(best) > self._width:
+            self._best_cut = min(self._best_cut, float(costs[best[-1]]))
+        self._begin([beam_at(candidate) for candidate in best[: self._width].tolist()])
 
     def _follow(self) -> None:
-        """Follow beams greedily as far as was heard; give up all that the bound rules out."""
-        going, waiting = self._greedy, []
+        """Follow beams greedily as far as observed; drop all that the bound rules out."""
+        going, unobserved = self._greedy, []
         while going:
             beam = going.pop()
-            if beam.path not in self._children:
-                waiting.append(beam)
+            children = self._observed.get(beam.token_ids)
+            if children is None:
+                unobserved.append(beam)
                 continue
-            best = self._children[beam.path][0]
-            if best.is_title:
-                self._find([best])
-            elif best.path not in self._followed:
-                self._followed.add(best.path)
+            best = self._child(beam, 0)
+            if children.ends[0]:
+                self._find(best)
+            elif best.token_ids not in self._followed:
+                self._followed.add(best.token_ids)
                 going.append(best)
         bound = self._bound
-        self._greedy = [beam for beam in waiting if beam.cost < bound]
+        self._greedy = [beam for beam in unobserved if beam.cost < bound]
         self._beams = [beam for beam in self._beams if beam.cost < bound]
 
-    def _find(self, titles: list[_Beam]) -> None:
-        known = {beam.path for beam in self._found}
-        self._found += [beam for beam in titles if beam.path not in known]
-        self._found.sort()
+    def _find(self, title: _Beam) -> None:
+        if title.token_ids not in self._found_ids:
+            self._found_ids.add(title.token_ids)
+            insort(self._found, title)

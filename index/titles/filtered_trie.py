@@ -1,9 +1,9 @@
-"""The titles that a search may still write: one or several tries, less what a request may not be given.
+"""The titles that a search may write: one or several filtered tries, less what a request excludes.
 
-A living catalog has one large trie and a small one for what was added since; their rows are disjoint, their titles may
-begin alike. So a *place* in the open titles is one node per trie. What may not be recommended is closed in two ways:
-a filter that many requests share (a category, availability) is `Admitted`, counts over all titles; a request's own
-exclusions (what its user has seen) are few, and given as the nodes that they leave nothing below.
+A catalog that changes has one large trie and a small one for what was added since. Their rows are disjoint, but their
+titles may begin with the same tokens, so a *position* in the allowed titles is one node per trie. Two things remove
+titles. A filter that many requests share (a category, availability) is a `TitleFilter`: counts over all titles. A
+request's own exclusions (what its user has seen) are few: they are the nodes below which they leave nothing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from index.titles.trie import ROOT, Admitted, TitleTrie
+from index.titles.trie import ROOT, TitleFilter, TitleTrie
 
-Place = tuple[int, ...]  # one node per segment
+Position = tuple[int, ...]  # one node per trie
 
-_NOWHERE = -1  # in a segment that no title of this beginning lies in
+_NOWHERE = -1  # in a trie that holds no title of this beginning
 
 
 def _nothing() -> NDArray[np.int64]:
@@ -27,74 +27,85 @@ def _nothing() -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True, eq=False)
-class Segment:
-    """A trie with what is closed in it.
+class FilteredTrie:
+    """A trie without the titles that a request must not get.
 
     Attributes:
-        admitted: the filter: which titles pass; None lets all pass.
-        closed: int64, ascending: nodes below which nothing is left, besides those that the filter closes.
+        title_filter: which titles pass; None lets all pass.
+        excluded_nodes: int64, ascending: nodes below which exclusions leave nothing, beside those that the filter
+            removes.
     """
 
     trie: TitleTrie
-    admitted: Admitted | None = None
-    closed: NDArray[np.int64] = field(default_factory=_nothing)
+    title_filter: TitleFilter | None = None
+    excluded_nodes: NDArray[np.int64] = field(default_factory=_nothing)
 
     def next_tokens(self, node: int) -> NDArray[np.int32]:
-        """Return the tokens that may follow a node, ascending; a view where all that the trie has may."""
-        first, after, closed = self._children(node)
+        """Return the tokens that may follow a node, ascending; a view where nothing is removed."""
+        first, after, excluded = self._children(node)
         tokens: NDArray[np.int32] = self.trie.tokens[first:after]
-        if self.admitted is None and not closed.size:
+        if self.title_filter is None and not excluded.size:
             return tokens
-        is_open = np.ones(after - first, np.bool_) if self.admitted is None else self.admitted(slice(first, after))
-        is_open[closed - first] = False
-        return tokens[is_open]
+        return tokens[self._is_allowed(first, after, excluded)]
 
     def count_next(self, node: int) -> int:
-        """Say how many tokens may follow a node."""
-        first, after, closed = self._children(node)
-        if self.admitted is None:
-            return after - first - len(closed)
-        is_open = self.admitted(slice(first, after))
-        is_open[closed - first] = False
-        return int(np.count_nonzero(is_open))
+        """Return how many tokens may follow a node."""
+        first, after, excluded = self._children(node)
+        if self.title_filter is None:
+            return after - first - len(excluded)
+        return int(np.count_nonzero(self._is_allowed(first, after, excluded)))
 
     def child(self, node: int, token: int) -> int:
         """Return the node that a token leads to, or -1 where it may not follow."""
         trie = self.trie
         first, after = int(trie.first_child[node]), int(trie.first_child[node + 1])
         child = first if after - first == 1 else first + int(trie.tokens[first:after].searchsorted(token))
-        if child >= after or trie.tokens[child] != token or self.closes(child):
+        if child >= after or trie.tokens[child] != token or self.excludes(child):
             return _NOWHERE
-        if self.admitted is not None and not self.admitted.leads(child):
+        if self.title_filter is not None and not self.title_filter.leads(child):
             return _NOWHERE
         return child
 
-    def closes(self, node: int) -> bool:
-        """Whether a node is one of `closed`."""
-        if not self.closed.size:
+    def excludes(self, node: int) -> bool:
+        """Whether a node is one of `excluded_nodes`."""
+        if not self.excluded_nodes.size:
             return False
-        at = int(self.closed.searchsorted(node))
-        return at < len(self.closed) and int(self.closed[at]) == node
+        at = int(self.excluded_nodes.searchsorted(node))
+        return at < len(self.excluded_nodes) and int(self.excluded_nodes[at]) == node
 
     def _children(self, node: int) -> tuple[int, int, NDArray[np.int64]]:
-        """The node's children are first .. after; and those of them that are closed, few however many they are."""
+        """The node's children are first .. after; the third value lists the excluded ones among them."""
         first, after = int(self.trie.first_child[node]), int(self.trie.first_child[node + 1])
-        if not self.closed.size:
-            return first, after, self.closed
-        begin, end = self.closed.searchsorted((first, after))
-        return first, after, self.closed[begin:end]
+        if not self.excluded_nodes.size:
+            return first, after, self.excluded_nodes
+        begin, end = self.excluded_nodes.searchsorted((first, after))
+        return first, after, self.excluded_nodes[begin:end]
+
+    def _is_allowed(self, first: int, after: int, excluded: NDArray[np.int64]) -> NDArray[np.bool_]:
+        passes = (
+            np.ones(after - first, np.bool_) if self.title_filter is None else self.title_filter(slice(first, after))
+        )
+        passes[excluded - first] = False
+        return passes
 
     def is_title(self, node: int) -> bool:
         """Whether a title ends at a node."""
         return bool(self.trie.first_child[node] == self.trie.first_child[node + 1])
 
+    def ends_title(self, node: int, tokens: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Whether a title ends with each of these next tokens, all of which the trie has: bool [n]."""
+        first = self.trie.first_child[node]
+        children = first + self.trie.tokens[first : self.trie.first_child[node + 1]].searchsorted(tokens)
+        ends: NDArray[np.bool_] = self.trie.first_child[children] == self.trie.first_child[children + 1]
+        return ends
+
 
 @dataclass(frozen=True)
 class TitleOrder:
-    """Where each catalog row stands among a trie's titles. Made once per trie with `of`; 8 bytes per title."""
+    """Which title of a trie each catalog row is. Made once per trie with `of`; 8 bytes per title."""
 
     trie: TitleTrie
-    _places_by_row: NDArray[np.int64]
+    _titles_by_row: NDArray[np.int64]
     _levels: NDArray[np.int64]  # first node of each level, and the number of nodes
 
     @classmethod
@@ -104,108 +115,123 @@ class TitleOrder:
             levels.append(int(trie.first_child[levels[-1]]))
         return cls(trie, np.argsort(trie.rows, kind="stable"), np.array(levels, dtype=np.int64))
 
-    def closed_nodes(self, rows: Collection[int], admitted: Admitted | None = None) -> NDArray[np.int64]:
-        """Name, ascending, the topmost nodes below which these rows, once excluded, leave nothing that may pass.
+    def excluded_nodes(self, rows: Collection[int], title_filter: TitleFilter | None = None) -> NDArray[np.int64]:
+        """Return, ascending, the topmost nodes below which nothing is left once these rows are excluded.
 
         Takes a few array look-ups per level of the trie, however large it is.
 
         Args:
             rows: catalog rows; those that the trie does not hold do not matter.
         """
-        trie, order = self.trie, self._places_by_row
-        wanted = np.unique(np.fromiter(rows, np.int64, len(rows)))
-        at = np.minimum(np.searchsorted(trie.rows, wanted, sorter=order), len(order) - 1)
-        places = np.sort(order[at[trie.rows[order[at]] == wanted]])
-        if admitted is not None:
-            places = places[admitted.passes(places)]
-        excluded, closed = places, [_nothing()]
+        trie, order = self.trie, self._titles_by_row
+        distinct = np.unique(np.fromiter(rows, np.int64, len(rows)))
+        at = np.minimum(np.searchsorted(trie.rows, distinct, sorter=order), len(order) - 1)
+        titles = np.sort(order[at[trie.rows[order[at]] == distinct]])
+        if title_filter is not None:
+            titles = titles[title_filter.passes(titles)]
+        excluded, emptied = titles, [_nothing()]
         for first, after in itertools.pairwise(self._levels):
-            nodes = first + np.searchsorted(trie.begin[first:after], places, side="right") - 1
-            below = (nodes >= first) & (trie.end[nodes] > places)  # shorter titles are not on this level
-            nodes, places = nodes[below], places[below]
-            if not len(places):
+            nodes = first + np.searchsorted(trie.begin[first:after], titles, side="right") - 1
+            below = (nodes >= first) & (trie.end[nodes] > titles)  # shorter titles are not on this level
+            nodes, titles = nodes[below], titles[below]
+            if not len(titles):
                 break
             begin, end = trie.begin[nodes], trie.end[nodes]
             gone = np.searchsorted(excluded, end) - np.searchsorted(excluded, begin)
-            left = (end - begin if admitted is None else admitted.count(nodes)) - gone
-            closed.append(np.unique(nodes[left == 0]))  # the levels' numbers ascend, too
-            places = places[left > 0]
-        return np.concatenate(closed)
+            left = (end - begin if title_filter is None else title_filter.count(nodes)) - gone
+            emptied.append(np.unique(nodes[left == 0]))  # the levels' numbers ascend, too
+            titles = titles[left > 0]
+        return np.concatenate(emptied)
 
 
 @dataclass(frozen=True)
-class OpenTitles:
-    """What may be written, as one trie.
+class AllowedTitles:
+    """All that a search may write: filtered tries, read as one.
 
     Attributes:
-        segments: disjoint in rows.
-        excluded: rows that are never given, though their title's tokens may be another row's too.
+        tries: disjoint in rows.
+        excluded: rows that are never returned, although another row may have the same tokens.
 
     Example:
         >>> trie = TitleTrie.build([(7, 8, 0), (7, 9, 0), (5, 0)], [0, 1, 2])
-        >>> titles = OpenTitles((Segment(trie, closed=TitleOrder.of(trie).closed_nodes([2])),), excluded=frozenset([2]))
+        >>> nodes = TitleOrder.of(trie).excluded_nodes([2])
+        >>> titles = AllowedTitles((FilteredTrie(trie, excluded_nodes=nodes),), excluded=frozenset([2]))
         >>> titles.next_tokens(titles.start).tolist(), titles.next_tokens(titles.follow(titles.start, 7)).tolist()
         ([7], [8, 9])
     """
 
-    segments: tuple[Segment, ...]
+    tries: tuple[FilteredTrie, ...]
     excluded: frozenset[int] = frozenset()
 
     @property
-    def start(self) -> Place:
+    def start(self) -> Position:
         """Before the first token."""
-        return tuple(_NOWHERE if segment.closes(ROOT) else ROOT for segment in self.segments)
+        return tuple(_NOWHERE if trie.excludes(ROOT) else ROOT for trie in self.tries)
 
-    def next_tokens(self, place: Place) -> NDArray[np.int32]:
+    def next_tokens(self, position: Position) -> NDArray[np.int32]:
         """Return the tokens that may follow, ascending: int32 [n]; none after a whole title."""
-        if len(place) == 1:  # nearly always, and this is asked for every beam in every step
-            return self.segments[0].next_tokens(place[0]) if place[0] != _NOWHERE else np.empty(0, np.int32)
-        here = self._here(place)
-        return _union([segment.next_tokens(node) for segment, node in here]) if here else np.empty(0, np.int32)
+        if len(position) == 1:  # nearly always, and a search asks for every beam in every step
+            return self.tries[0].next_tokens(position[0]) if position[0] != _NOWHERE else np.empty(0, np.int32)
+        here = self._here(position)
+        return _union([trie.next_tokens(node) for trie, node in here]) if here else np.empty(0, np.int32)
 
-    def count_next(self, place: Place) -> int:
-        """Say how many tokens may follow."""
-        here = self._here(place)
-        return here[0][0].count_next(here[0][1]) if len(here) == 1 else len(self.next_tokens(place))
+    def count_next(self, position: Position) -> int:
+        """Return how many tokens may follow."""
+        here = self._here(position)
+        return here[0][0].count_next(here[0][1]) if len(here) == 1 else len(self.next_tokens(position))
 
-    def follow(self, place: Place, token: int) -> Place:
-        """Return the place that a token leads to.
+    def follow(self, position: Position, token: int) -> Position:
+        """Return the position that a token leads to.
 
         Raises:
             KeyError: the token may not follow.
         """
-        if len(place) == 1:
-            after: Place = (self.segments[0].child(place[0], token),) if place[0] != _NOWHERE else place
+        if len(position) == 1:
+            after: Position = (self.tries[0].child(position[0], token),) if position[0] != _NOWHERE else position
         else:
             after = tuple(
-                segment.child(node, token) if node != _NOWHERE else _NOWHERE
-                for segment, node in zip(self.segments, place, strict=True)
+                trie.child(node, token) if node != _NOWHERE else _NOWHERE
+                for trie, node in zip(self.tries, position, strict=True)
             )
         if max(after) == _NOWHERE:
             raise KeyError(f"token {token} may not follow here")
         return after
 
-    def is_title(self, place: Place) -> bool:
+    def is_title(self, position: Position) -> bool:
         """Whether a title ends here."""
-        return any(
-            node != _NOWHERE and segment.is_title(node) for segment, node in zip(self.segments, place, strict=True)
-        )
+        return any(trie.is_title(node) for trie, node in self._here(position))
 
-    def rows(self, place: Place) -> list[int]:
-        """Return the catalog rows of the title that ends here, less what is closed, ascending."""
+    def ends_title(self, position: Position, tokens: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Whether a title ends with each of some next tokens: bool [n].
+
+        Raises:
+            KeyError: one of the tokens may not follow.
+        """
+        ends, known = np.zeros(len(tokens), np.bool_), np.zeros(len(tokens), np.bool_)
+        for trie, node in self._here(position):
+            allowed = trie.next_tokens(node)
+            if len(allowed):
+                at = allowed.searchsorted(tokens)
+                is_here = allowed.take(at, mode="clip") == tokens
+                known |= is_here
+                ends[is_here] |= trie.ends_title(node, tokens[is_here])
+        if not known.all():
+            raise KeyError(f"token {tokens[~known][0]} may not follow here")
+        return ends
+
+    def rows(self, position: Position) -> list[int]:
+        """Return the catalog rows of the title that ends here, without the excluded ones, ascending."""
         found: list[int] = []
-        for segment, node in zip(self.segments, place, strict=True):
-            if node == _NOWHERE:
-                continue
-            places = np.arange(segment.trie.begin[node], segment.trie.end[node], dtype=np.int64)
-            if segment.admitted is not None:
-                places = places[segment.admitted.passes(places)]
-            found += segment.trie.rows[places].tolist()
+        for trie, node in self._here(position):
+            titles = np.arange(trie.trie.begin[node], trie.trie.end[node], dtype=np.int64)
+            if trie.title_filter is not None:
+                titles = titles[trie.title_filter.passes(titles)]
+            found += trie.trie.rows[titles].tolist()
         return sorted(row for row in found if row not in self.excluded)
 
-    def _here(self, place: Place) -> list[tuple[Segment, int]]:
-        """The segments that titles of this beginning lie in, with their nodes."""
-        return [(segment, node) for segment, node in zip(self.segments, place, strict=True) if node != _NOWHERE]
+    def _here(self, position: Position) -> list[tuple[FilteredTrie, int]]:
+        """The tries that hold titles of this beginning, with their nodes."""
+        return [(trie, node) for trie, node in zip(self.tries, position, strict=True) if node != _NOWHERE]
 
 
 def _union(tokens: list[NDArray[np.int32]]) -> NDArray[np.int32]:

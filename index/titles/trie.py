@@ -129,15 +129,15 @@ class TitleTrie:
         above = np.repeat(np.arange(len(self), dtype=np.int32), counts)
         return np.concatenate([np.zeros(1, np.int32), above])
 
-    def admit(self, allowed: NDArray[np.bool_]) -> Admitted:
+    def admit(self, allowed: NDArray[np.bool_]) -> TitleFilter:
         """Prepare a filter. `allowed` is bool [rows of the catalog]; costs one pass over the titles."""
         counts = np.zeros(len(self.rows) + 1, dtype=np.int32)
         np.cumsum(allowed[self.rows], out=counts[1:])
-        return Admitted(self, counts)
+        return TitleFilter(self, counts)
 
 
 @dataclass(frozen=True)
-class Admitted:
+class TitleFilter:
     """A filter on a trie: which nodes lead to a title that may be recommended."""
 
     trie: TitleTrie

@@ -1,4 +1,4 @@
-"""Adapters that have proved themselves, and which one answers.
+"""Proof of the served adapters, and the choice of the one that answers.
 
 In: adapter folders and an engine. Out: proven adapters, one arm per request.
 """

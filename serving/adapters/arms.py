@@ -1,4 +1,4 @@
-"""Who answers a request: the adapter it asks for, its user's arm, or the default."""
+"""Choose the adapter of a request: the one that it names, its user's arm, or the default."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from training.recipes.methods import main_adapter
 
 @dataclass(frozen=True)
 class Assignment:
-    """Who answers, and why.
+    """The adapter that answers, and why.
 
     Attributes:
-        assigned: the user's arm, whoever answers.
-        served: the arm that answers as part of the experiment.
+        assigned: the user's arm, whichever adapter answers.
+        served: the arm that answers as part of the experiment, or None.
     """
 
     adapter: ServedAdapter
@@ -33,7 +33,7 @@ class ArmChooser:
     Args:
         adapters: by name.
         default_adapter: the name of the one that answers outside the experiment; empty: `main_adapter`.
-        experiment: None when none runs.
+        experiment: None: no experiment runs.
         allow_override: whether a request may name its adapter.
 
     Raises:
@@ -67,7 +67,7 @@ class ArmChooser:
         """Choose for a request.
 
         Raises:
-            AdapterForbiddenError: it names an adapter and may not.
+            AdapterForbiddenError: it names an adapter without permission.
             UnknownAdapterError: it names one that is not served.
         """
         assigned = None
@@ -84,7 +84,7 @@ class ArmChooser:
     def _requested(self, name: str) -> ServedAdapter:
         if not self._allow_override:
             raise AdapterForbiddenError(
-                "this server does not let a request choose its adapter",
+                "this server does not allow requests to choose an adapter",
                 remedy="leave `adapter` out, or set SOFTREC_ALLOW_ADAPTER_OVERRIDE=1 on the server",
             )
         for adapter in self.adapters.values():

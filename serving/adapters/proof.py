@@ -26,11 +26,11 @@ HALF_TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class ServedAdapter:
-    """An adapter with what a request needs of it: how its titles are written, and how they are ranked.
+    """An adapter as requests use it: how it writes titles and how they are ranked.
 
     Attributes:
-        hallucination_distance: L2, in the served index; a freely written title farther than this from its nearest one
-            counts as a hallucination. None: none does.
+        hallucination_distance: L2, in the served index; an unconstrained title farther than this from its nearest one
+            counts as a hallucination. None: no title does.
     """
 
     name: str
@@ -42,18 +42,18 @@ class ServedAdapter:
 
     @property
     def writes_in_catalog(self) -> bool:
-        """Whether it needs the title tries."""
+        """Whether its decoding is constrained to the catalog, so that it needs the title tries."""
         return self.decoding.mode == "constrained_beam"
 
     def hallucinated(self, written: Written, grounding: Grounding) -> bool:
-        """Whether the best title written probably stands for nothing in the catalog. What was confined to it cannot."""
+        """Whether the best title probably means no item. A title of constrained decoding always means one."""
         limit = self.hallucination_distance
         return limit is not None and written.rows is None and grounding.distance > limit
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What was measured, in nats per token of the golden completions.
+    """Measured differences, in nats per token of the golden completions.
 
     Attributes:
         gap: largest distance of the served adapter from its golden values.
@@ -106,11 +106,11 @@ async def prove_adapter(engine: Engine, adapter: Adapter, *, tolerance: float) -
 
 
 def choose_adapters(adapters_dir: Path, names: Sequence[str]) -> list[Adapter]:
-    """Read the adapters to serve, by name: those asked for, or all that are finished. No other is looked into.
+    """Read the named adapters, or all that are finished. It opens no others.
 
     Raises:
-        SettingsError: one is missing, or there is none.
-        ArtifactError: one that was asked for is damaged.
+        SettingsError: a named adapter is missing, or none exists.
+        ArtifactError: an adapter to serve is damaged.
     """
     manifests = sorted(adapters_dir.glob(f"*/{MANIFEST}"))
     found = [path.parent.name for path in manifests if not path.parent.name.startswith(".")]
@@ -118,7 +118,7 @@ def choose_adapters(adapters_dir: Path, names: Sequence[str]) -> list[Adapter]:
     if missing or not found:
         there = ", ".join(found) or "none"
         raise SettingsError(
-            f"adapter {', '.join(missing)} not found; there: {there}" if missing else "there is no adapter to serve",
+            f"adapter {', '.join(missing)} not found; available: {there}" if missing else "no adapter to serve",
             remedy=f"train one with `softrec train {main_adapter(())} {adapters_dir.parent}`",
         )
     return [read_adapter(adapters_dir / name) for name in names or found]

@@ -36,14 +36,14 @@ class Decoded:
         ids: tokens of the best one, the end token included.
         completion_tokens: written in all, whatever became of them.
         is_proven: of a search inside the catalog: no better titles than these may be given; else None.
-        unconfined: the search inside the catalog had nothing to find, and the titles were written freely.
+        unconstrained: the search inside the catalog had nothing to find, and the titles were written freely.
     """
 
     written: Written | None
     ids: tuple[int, ...]
     completion_tokens: int
     is_proven: bool | None = None
-    unconfined: bool = False
+    unconstrained: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Decoder:
 
     Attributes:
         decoding: mode and width.
-        titles_ranked: how many titles of a confined search the ranking reads; None: as many items as are asked for.
+        titles_ranked: how many titles of a constrained search the ranking reads; None: as many items as are asked for.
     """
 
     engine: Engine
@@ -67,9 +67,9 @@ class Decoder:
         """Write titles after a prompt.
 
         Args:
-            k: how many items the answer will have; a confined search looks for no more, if no ranking reads more.
+            k: how many items the answer will have; a constrained search looks for no more, if no ranking reads more.
             titles: what may be given, for a search inside the catalog. Where all that is too long to be written, or
-                None is given, the mode is greedy, and `unconfined` says so: what it writes is tied to it by distance.
+                None is given, the mode is greedy, `unconstrained` says so, and distance ties its text to the catalog.
 
         Raises:
             UnknownAdapterError, EngineUnavailableError, ValueError: see `Engine.generate`.
@@ -80,7 +80,7 @@ class Decoder:
             found = await self._write_in_catalog(prompt_ids, titles, k, catalog, request_id)
             if found.written is not None:
                 return found
-        return replace(await self._write_freely(prompt_ids, request_id), unconfined=True)
+        return replace(await self._write_freely(prompt_ids, request_id), unconstrained=True)
 
     async def _write_freely(self, prompt_ids: Sequence[int], request_id: str) -> Decoded:
         mode, width = self.decoding.mode, self.decoding.width
@@ -119,7 +119,7 @@ class Decoder:
     async def _write_in_catalog(
         self, prompt_ids: Sequence[int], titles: StoredTitles, k: int, catalog: Catalog, request_id: str
     ) -> Decoded:
-        confined = await self.engine.write_titles(
+        constrained = await self.engine.write_titles(
             prompt_ids,
             titles,
             adapter_id=self.adapter_id,
@@ -128,16 +128,16 @@ class Decoder:
             max_new_tokens=self.renderer.max_new_tokens,
             request_id=request_id,
         )
-        found = confined.found
+        found = constrained.found
         rows = [(row, title.log_prob) for title in found.titles for row in title.rows]
         if not rows:
-            return Decoded(None, (), confined.completion_tokens)
+            return Decoded(None, (), constrained.completion_tokens)
         written = Written(
             tuple(catalog.titles[row] for row, _ in rows),
             tuple(log_prob for _, log_prob in rows),
             tuple(row for row, _ in rows),
         )
-        return Decoded(written, found.titles[0].path, confined.completion_tokens, is_proven=found.is_proven)
+        return Decoded(written, found.titles[0].token_ids, constrained.completion_tokens, is_proven=found.is_proven)
 
     async def _search_freely(self, prompt_ids: Sequence[int], request_id: str) -> Generation:
         """The best of a plain beam search without length penalty, done as vLLM does: a request per beam and step."""
@@ -199,7 +199,7 @@ def choose_ranking(adapter_id: str, facts: RankingSpec, mode: RankingMode | Lite
 
 
 def titles_ranked(ranking: RankingSpec) -> int | None:
-    """How many titles of a confined search a ranking reads, if not as many as items are asked for.
+    """How many titles of a constrained search a ranking reads, if not as many as items are asked for.
 
     One for distances; for a fusion as many as its weights were fitted with (`training.generation.decoding` lists as
     many).

@@ -1,4 +1,4 @@
-"""What the engine's process alone inherits: its threads, and a folder for its sockets."""
+"""Environment of the engine's process alone: its threads, and a folder for its sockets."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 
 def engine_threads(environ: Mapping[str, str]) -> int:
-    """Return how many OpenMP threads the engine's process should have on the CPU: one core is left to the server.
+    """Return the number of OpenMP threads of the engine's process on the CPU; it leaves one core to the server.
 
     With a thread on every core they spin-wait for each other and for the server: on two busy cores a request took 300
-    to 1500 ms with two threads and 67 with one. vLLM means to use one thread itself, but its call to say so has no
-    effect in a single engine process. A smaller `OMP_NUM_THREADS` is obeyed.
+    to 1500 ms with two threads and 67 with one. vLLM tries to set one thread itself, but its call has no effect in a
+    single engine process. A smaller `OMP_NUM_THREADS` wins.
     """
     most = max(1, len(os.sched_getaffinity(0)) - 1)
     asked = environ.get("OMP_NUM_THREADS", "")
@@ -24,11 +24,11 @@ def engine_threads(environ: Mapping[str, str]) -> int:
 
 @contextmanager
 def starting_engine(environ: MutableMapping[str, str], *, threads: int | None) -> Iterator[Path]:
-    """Set what only the engine's process shall inherit, while the context is open.
+    """Set the variables that only the engine's process inherits, while the context is open.
 
-    That is its number of threads, vLLM's first model runner (on a GPU the second would not run
-    `serving.engine.logits`), and a folder of its own for vLLM's sockets, which vLLM never removes. The folder is given;
-    it is removed if the context is left by an error, else it is the caller's.
+    They are its number of threads, vLLM's first model runner (on a GPU the second would not run
+    `serving.engine.logits`), and a folder for vLLM's sockets, which vLLM never removes. Yields the folder. After an
+    error it removes the folder, else the caller does.
     """
     folder = Path(tempfile.mkdtemp(prefix="softrec-vllm-"))
     inherited = {"VLLM_RPC_BASE_PATH": str(folder), "VLLM_USE_V2_MODEL_RUNNER": "0"} | (

@@ -1,4 +1,4 @@
-"""Share something with others, or have it alone."""
+"""A shared/exclusive lock for asyncio."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from contextlib import asynccontextmanager
 
 
 class SharedExclusiveLock:
-    """Any number inside `shared`, or one inside `alone`. Whoever wants to be alone keeps new sharers waiting."""
+    """Any number of holders of `shared`, or one of `alone`. A waiting `alone` blocks new sharers."""
 
     def __init__(self) -> None:
         self._sharing = 0
-        self._nobody_shares = asyncio.Event()
-        self._nobody_shares.set()
-        self._nobody_is_alone = asyncio.Event()
-        self._nobody_is_alone.set()
-        self._one_alone = asyncio.Lock()
+        self._not_shared = asyncio.Event()
+        self._not_shared.set()
+        self._not_exclusive = asyncio.Event()
+        self._not_exclusive.set()
+        self._exclusive = asyncio.Lock()
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
-        """Be inside together with other sharers."""
-        while not self._nobody_is_alone.is_set():
-            await self._nobody_is_alone.wait()
+        """Hold the lock together with other sharers."""
+        while not self._not_exclusive.is_set():
+            await self._not_exclusive.wait()
         self._sharing += 1
-        self._nobody_shares.clear()
+        self._not_shared.clear()
         try:
             yield
         finally:
             self._sharing -= 1
             if not self._sharing:
-                self._nobody_shares.set()
+                self._not_shared.set()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Be inside with nobody else."""
-        async with self._one_alone:
-            self._nobody_is_alone.clear()
+        """Hold the lock exclusively."""
+        async with self._exclusive:
+            self._not_exclusive.clear()
             try:
-                await self._nobody_shares.wait()
+                await self._not_shared.wait()
                 yield
             finally:
-                self._nobody_is_alone.set()
+                self._not_exclusive.set()

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from index.titles.filtered_trie import OpenTitles, Place, Segment
-from index.titles.trie import Admitted, TitleTrie
+from index.titles.filtered_trie import AllowedTitles, FilteredTrie, Position
+from index.titles.trie import TitleFilter, TitleTrie
 from index.titles.trie_store import map_trie
 
 ARGUMENT = "titles"  # in a request's extra_args
@@ -51,8 +51,8 @@ class _Guide(Protocol):
 
 @dataclass
 class _InTitles:
-    titles: OpenTitles
-    place: Place
+    titles: AllowedTitles
+    place: Position
 
     def follow(self, token: int) -> None:
         try:
@@ -97,7 +97,7 @@ class TitleMask:
         self._open_trie = open_trie
         self._rows: dict[int, _Row] = {}
         self._tries: OrderedDict[str, TitleTrie] = OrderedDict()
-        self._filters: OrderedDict[str, NDArray[np.int32]] = OrderedDict()  # counts of `Admitted`: 4 bytes per title
+        self._filters: OrderedDict[str, NDArray[np.int32]] = OrderedDict()  # counts of `TitleFilter`: 4 bytes per title
 
     def remove(self, row: int) -> None:
         self._rows.pop(row, None)
@@ -160,15 +160,15 @@ class TitleMask:
     def _guide(self, asked: Mapping[str, Any]) -> _Guide:
         if FORCED in asked:
             return _Forced(asked[FORCED])
-        titles = OpenTitles(tuple(self._segment(*segment) for segment in asked[SEGMENTS]))
+        titles = AllowedTitles(tuple(self._segment(*segment) for segment in asked[SEGMENTS]))
         return _InTitles(titles, tuple(asked[PLACE]))
 
-    def _segment(self, folder: str, filter_file: str | None, closed: Sequence[int]) -> Segment:
+    def _segment(self, folder: str, filter_file: str | None, closed: Sequence[int]) -> FilteredTrie:
         trie = _kept(self._tries, folder, self._open_trie, lambda tries: len(tries) > _MOST_TRIES)
-        admitted = None
+        title_filter = None
         if filter_file is not None:
-            admitted = Admitted(trie, _kept(self._filters, filter_file, _read_counts, _are_too_large))
-        return Segment(trie, admitted, np.array(closed, dtype=np.int64))
+            title_filter = TitleFilter(trie, _kept(self._filters, filter_file, _read_counts, _are_too_large))
+        return FilteredTrie(trie, title_filter, np.array(closed, dtype=np.int64))
 
 
 def _kept(

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.catalog.catalog import Catalog
-from index.titles.filtered_trie import OpenTitles, Place, Segment, TitleOrder
-from index.titles.trie import Admitted
+from index.titles.filtered_trie import AllowedTitles, FilteredTrie, Position, TitleOrder
+from index.titles.trie import TitleFilter
 from index.titles.trie_store import TitleTokenization, build_trie, hold_trie, open_trie, read_trie, trie_dir, write_trie
 from serving.engine.title_mask import PLACE, SEGMENTS
 
@@ -38,7 +38,7 @@ _MOST_FILTERS = 32  # kept for the next request that brings the same
 class _Filter:
     """A mask over the catalog as each trie sees it, with the files of it."""
 
-    admitted: tuple[Admitted, ...]
+    title_filter: tuple[TitleFilter, ...]
     files: tuple[Path, ...]
 
 
@@ -50,7 +50,7 @@ class StoredTitles:
         folders: of the tries, one per segment of `open`.
     """
 
-    open: OpenTitles
+    open: AllowedTitles
     folders: tuple[Path, ...]
     _filter: _Filter | None
     _tries: TitleTries  # holds the folders
@@ -59,11 +59,11 @@ class StoredTitles:
     def _segments(self) -> list[tuple[str, str | None, list[int]]]:
         filters: Sequence[Path | None] = self._filter.files if self._filter else [None] * len(self.folders)
         return [
-            (str(folder), None if file is None else str(file), segment.closed.tolist())
-            for segment, folder, file in zip(self.open.segments, self.folders, filters, strict=True)
+            (str(folder), None if file is None else str(file), segment.excluded_nodes.tolist())
+            for segment, folder, file in zip(self.open.tries, self.folders, filters, strict=True)
         ]
 
-    def at(self, place: Place) -> Mapping[str, Any]:
+    def at(self, place: Position) -> Mapping[str, Any]:
         """What a request says that writes on from a place; see `serving.engine.title_mask`."""
         return {SEGMENTS: self._segments, PLACE: place}
 
@@ -133,7 +133,7 @@ class TitleTries:
         """How many catalog rows can be written."""
         return sum(len(order.trie.rows) for order, _ in self._tries)
 
-    def open_titles(self, allowed: NDArray[np.bool_] | None = None, excluded: Collection[int] = ()) -> StoredTitles:
+    def allowed_titles(self, allowed: NDArray[np.bool_] | None = None, excluded: Collection[int] = ()) -> StoredTitles:
         """Say what a request may be given.
 
         Args:
@@ -143,23 +143,23 @@ class TitleTries:
         kept = None if allowed is None or allowed.all() else self._filter(allowed)
         segments = []
         for at, (order, _) in enumerate(self._tries):
-            admitted = None if kept is None else kept.admitted[at]
-            segments.append(Segment(order.trie, admitted, order.closed_nodes(excluded, admitted)))
+            title_filter = None if kept is None else kept.title_filter[at]
+            segments.append(FilteredTrie(order.trie, title_filter, order.excluded_nodes(excluded, title_filter)))
         folders = tuple(path for _, path in self._tries)
-        return StoredTitles(OpenTitles(tuple(segments), frozenset(excluded)), folders, kept, self)
+        return StoredTitles(AllowedTitles(tuple(segments), frozenset(excluded)), folders, kept, self)
 
     def _filter(self, allowed: NDArray[np.bool_]) -> _Filter:
         key = hashlib.blake2b(np.packbits(allowed).tobytes(), digest_size=16).digest()
         if key in self._filters:
             self._filters.move_to_end(key)
             return self._filters[key]
-        admitted = tuple(order.trie.admit(allowed) for order, _ in self._tries)
+        title_filter = tuple(order.trie.admit(allowed) for order, _ in self._tries)
         # numbered, not named by the mask: a request may still hold one of the same mask, whose end removes its files
         number = next(self._numbers)
-        files = tuple(self._folder / f"{number}-{at}.npy" for at in range(len(admitted)))
-        for path, one in zip(files, admitted, strict=True):
+        files = tuple(self._folder / f"{number}-{at}.npy" for at in range(len(title_filter)))
+        for path, one in zip(files, title_filter, strict=True):
             np.save(path, one.counts)
-        made = self._filters[key] = _Filter(admitted, files)
+        made = self._filters[key] = _Filter(title_filter, files)
         weakref.finalize(made, _unlink, files)  # once neither this object nor a request holds it
         if len(self._filters) > _MOST_FILTERS:
             self._filters.popitem(last=False)

@@ -3,16 +3,18 @@
 Each request writes on greedily inside the catalog (`serving.engine.logits`) and reports the most probable allowed
 tokens of every step. A beam mostly goes on with its most probable token, so most of what the search asks for is there
 or on its way; a new request starts where a beam branches, finds its beginning in the prefix cache, and one that the
-search needs no more is stopped.
+search no longer needs is stopped.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from vllm import SamplingParams
 from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
@@ -20,7 +22,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.output_processor import RequestOutputCollector
 
-from index.titles.beam import FoundTitles, NextTokens, Path, TitleBeams, next_tokens_needed
+from index.titles.beam import FoundTitles, TitleBeams, TokenIds, count_observed
 from serving.engine.title_mask import ARGUMENT
 from serving.engine.title_tries import StoredTitles
 from serving.errors import EngineUnavailableError
@@ -28,9 +30,9 @@ from serving.errors import EngineUnavailableError
 
 @dataclass
 class _Run:
-    """A request of ours. `path` is what is written, counted from the prompt."""
+    """A request of ours. `prefix` is what it wrote, counted from the prompt."""
 
-    path: Path
+    prefix: TokenIds
     outputs: RequestOutputCollector
 
 
@@ -55,7 +57,7 @@ class TitleWriting:
         self._titles = titles
         self._lora = lora
         self._end_id = end_id
-        self._told_tokens = next_tokens_needed(width)
+        self._reported_tokens = count_observed(width)
         self._most_tokens = most_tokens
         self._request_id = request_id
         self._search = TitleBeams(titles.open, width=width, k=k)
@@ -67,33 +69,33 @@ class TitleWriting:
 
     async def run(self) -> FoundTitles:
         try:
-            while self._search.wanted:
+            while self._search.frontier:
                 await self._follow()
                 await self._news.wait()
                 self._news.clear()
-                self._hear()
+                self._observe()
                 self._search.advance()
             return self._search.result()
         finally:
             await self._stop(list(self._alive))
 
     async def _follow(self) -> None:
-        """Let a request write on from everything that is wanted, and none from anything else."""
-        wanted = self._search.wanted
-        await self._stop([name for name, run in self._runs.items() if not self._search.needs(run.path)])
-        under_way = {run.path for run in self._runs.values()}
-        for path, place in wanted.items():
-            if path not in under_way:
-                await self._start(path, self._titles.at(place))
+        """Let a request write on from every prefix of the frontier, and stop all others."""
+        frontier = self._search.frontier
+        await self._stop([name for name, run in self._runs.items() if not self._search.continues_frontier(run.prefix)])
+        under_way = {run.prefix for run in self._runs.values()}
+        for prefix, position in frontier.items():
+            if prefix not in under_way:
+                await self._start(prefix, self._titles.at(position))
 
-    async def _start(self, path: Path, may_write: Mapping[str, Any]) -> None:
+    async def _start(self, prefix: TokenIds, may_write: Mapping[str, Any]) -> None:
         name = f"{self._request_id}-{self._started}"
         self._started += 1
         params = SamplingParams(
             temperature=0.0,
-            max_tokens=self._most_tokens - len(path),
+            max_tokens=self._most_tokens - len(prefix),
             stop_token_ids=[self._end_id],
-            logprobs=self._told_tokens,
+            logprobs=self._reported_tokens,
             flat_logprobs=True,
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
@@ -102,25 +104,25 @@ class TitleWriting:
         )
         self._alive.add(name)
         outputs = await self._llm.add_request(
-            name, tokens_input([*self._prompt_ids, *path]), params, lora_request=self._lora
+            name, tokens_input([*self._prompt_ids, *prefix]), params, lora_request=self._lora
         )
         outputs.ready = self._news  # one bell for all
         if outputs.output is not None:
             self._news.set()
-        self._runs[name] = _Run(path, outputs)
+        self._runs[name] = _Run(prefix, outputs)
 
-    def _hear(self) -> None:
+    def _observe(self) -> None:
         for name, run in list(self._runs.items()):
             output = run.outputs.get_nowait()
             if output is None:
                 continue
             written = output.outputs[0]
-            for token, told in zip(written.token_ids, _told(written.logprobs), strict=True):
+            for token, (tokens, log_probs) in zip(written.token_ids, _reported(written.logprobs), strict=True):
                 try:
-                    self._search.hear(run.path, told)
+                    self._search.observe(run.prefix, tokens, log_probs)
                 except KeyError as error:
                     raise EngineUnavailableError(f"vLLM does not keep to the titles: {error}") from error
-                run.path = (*run.path, token)
+                run.prefix = (*run.prefix, token)
             self.tokens += len(written.token_ids)
             if output.finished:
                 self._forget(name)
@@ -136,10 +138,10 @@ class TitleWriting:
         self._alive.discard(name)
 
 
-def _told(logprobs: Any) -> list[NextTokens]:
-    """Per position, the allowed tokens among those reported, best first; vLLM puts the one written first, once more."""
-    positions = []
+def _reported(logprobs: Any) -> Iterator[tuple[NDArray[np.int32], NDArray[np.float32]]]:
+    """Per position, the allowed tokens among those reported; vLLM reports the one written twice."""
     for begin, end in zip(logprobs.start_indices, logprobs.end_indices, strict=True):
-        entries = dict(zip(logprobs.token_ids[begin:end], logprobs.logprobs[begin:end], strict=True))
-        positions.append([(token, log_prob) for token, log_prob in entries.items() if log_prob > -float("inf")])
-    return positions
+        values = np.array(logprobs.logprobs[begin:end], dtype=np.float32)
+        tokens, first = np.unique(np.array(logprobs.token_ids[begin:end], dtype=np.int32), return_index=True)
+        is_allowed = values[first] > -np.inf
+        yield tokens[is_allowed], values[first][is_allowed]

@@ -30,9 +30,9 @@ with warnings.catch_warnings():
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+from index.kill_with_parent import KillWithParent
 from serving.engine.engine import ConfinedGeneration, Generation
 from serving.engine.environment import starting_engine
-from serving.engine.kill_with_parent import KillWithParent
 from serving.engine.shared_exclusive_lock import SharedExclusiveLock
 from serving.engine.title_mask import ARGUMENT, FORCED
 from serving.engine.title_tries import StoredTitles
@@ -89,7 +89,7 @@ class VllmEngine:
         self._vocab_size = int(llm.model_config.get_vocab_size())
         self._children = tuple(children)
         self._sockets = sockets
-        self._reaper = KillWithParent([child.pid for child in self._children if child.pid is not None])
+        self._killer = KillWithParent([child.pid for child in self._children if child.pid is not None])
         self._turns = SharedExclusiveLock()
 
     @classmethod
@@ -214,7 +214,7 @@ class VllmEngine:
             await asyncio.to_thread(child.join, 10)
             if child.is_alive():
                 child.kill()
-        self._reaper.dismiss()
+        self._killer.dismiss()
         shutil.rmtree(self._sockets, ignore_errors=True)
 
     def _turn(self, adapter_id: str | None) -> AbstractAsyncContextManager[None]:

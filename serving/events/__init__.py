@@ -1,4 +1,4 @@
-"""What users did: the store, which is the truth, and the cache in front of it.
+"""Events and decisions: the store (the truth) and the history cache in front of it.
 
 In: events and decisions. Out: histories. Redis and SQLAlchemy are imported here only.
 """

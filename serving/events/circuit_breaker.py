@@ -1,4 +1,4 @@
-"""Leave a broken service alone for a while, and find out by one call whether it is back."""
+"""Stop calling a broken service; probe it with single calls until it works again."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 
 class CircuitBreaker:
-    """Closed: calls go through. After a failure it is open, and lets one call through after a pause that doubles.
+    """Closed: every call passes. Open, after a failure: one call passes per pause, and the pause doubles.
 
     Args:
-        first_pause_s: how long it stays open after the first failure.
-        longest_pause_s: what the pause grows to.
+        first_pause_s: pause after the first failure.
+        longest_pause_s: the pause grows no longer.
         clock: seconds, monotonic.
     """
 
@@ -33,7 +33,7 @@ class CircuitBreaker:
         return self._opened_until is None
 
     def allows(self) -> bool:
-        """Say whether to call now. While open, true once per pause: that call is the probe."""
+        """Return whether to call now. While open: once per pause; that call is the probe."""
         if self._opened_until is None:
             return True
         if (now := self._clock()) < self._opened_until:

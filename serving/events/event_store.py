@@ -1,7 +1,7 @@
-"""The event store: what users did, and what they were shown. The truth; every cache can be rebuilt from it.
+"""The event store: what users did and what they were shown. It is the truth; every cache can be rebuilt from it.
 
-SQLite (WAL) in the workspace, or Postgres by URL. The only module that imports sqlalchemy. Its methods block: on an
-event loop they are called through `asyncio.to_thread`.
+SQLite (WAL) in the workspace, or Postgres by URL. The only module that imports sqlalchemy. Its methods block: an event
+loop calls them in the store's own threads, `reads` and `writes`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from serving.errors import SettingsError, StoreUnavailableError
 from serving.events.interaction_log import LoggedInteraction
+from serving.threads import Threads
 
 HISTORY_TYPES = ("interaction", "purchase")
 _BUSY_TIMEOUT_MS = 5_000
+_THREADS = 4  # of readers, and of writers; together fewer than the connections of SQLAlchemy's pool
 _POSTGRES = "postgresql+psycopg"
 _DRIVERS = {"sqlite": "sqlite", _POSTGRES: _POSTGRES, "postgresql": _POSTGRES, "postgres": _POSTGRES}
 _SETUP_LOCK = 0x50F7_12EC  # of Postgres, for its whole database: ours alone
@@ -32,7 +34,7 @@ _metadata = sa.MetaData()
 _events = sa.Table(
     "events",
     _metadata,
-    # BIGINT in Postgres; SQLite numbers rows by itself only in a column called INTEGER
+    # BIGINT in Postgres; SQLite numbers rows itself only in an INTEGER column
     sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer, "sqlite"), sa.Identity(), primary_key=True),
     sa.Column("event_id", sa.String, unique=True),  # null in rows imported from the interaction log
     sa.Column("user_id", sa.String, nullable=False),
@@ -86,7 +88,7 @@ class StoredEvent:
 
 @dataclass(frozen=True)
 class Decision:
-    """One answer of `/recommend`: what was decided and shown. Written before the answer leaves."""
+    """One answer of `/recommend`: what was decided and shown."""
 
     request_id: str
     user_id: str | None
@@ -102,19 +104,26 @@ class Decision:
 
 
 class EventStore:
-    """An open event store. Every method raises StoreUnavailableError when the database does not answer."""
+    """An open event store. Every method raises StoreUnavailableError when the database does not answer.
+
+    Attributes:
+        reads: threads for `history` and `ping`. In SQLite a reader does not wait for a writer.
+        writes: threads for `add_events` and `record_decision`, which wait for other writers.
+    """
 
     def __init__(self, engine: sa.Engine) -> None:
+        self.reads = Threads("store-read", _THREADS)
+        self.writes = Threads("store-write", _THREADS)
         self._engine = engine
         self._insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
 
     @classmethod
     def open(cls, url: str | sa.URL) -> EventStore:
-        """Open the store at a URL and make its tables where they are missing. Several processes may do so at once.
+        """Open the store at a URL and create missing tables. Several processes may do so at once.
 
         Raises:
-            SettingsError: the URL cannot be read, or names another kind of database.
-            StoreUnavailableError: the database does not answer, is damaged, or lets us make no tables.
+            SettingsError: the URL is invalid or names another kind of database.
+            StoreUnavailableError: the database does not answer, is damaged, or refuses to create tables.
         """
         try:
             engine = sa.create_engine(_read_url(url), pool_pre_ping=True, hide_parameters=True)
@@ -134,8 +143,8 @@ class EventStore:
                     connection.execute(sa.insert(_identity).values(token=_new_token()))
         except sa.exc.ProgrammingError as error:
             raise StoreUnavailableError(
-                f"the event store's tables cannot be made: {_one_line(error)}",
-                remedy="let its user create tables in that database",
+                f"cannot create the event store's tables: {_one_line(error)}",
+                remedy="allow its user to create tables in that database",
             ) from error
         return store
 
@@ -146,22 +155,22 @@ class EventStore:
         return cls.open(sa.URL.create("sqlite", database=str(path)))
 
     def token(self) -> str:
-        """Return what names this content: random, and another for every new database and every imported log."""
+        """Return a random name of this content: every new database and every imported log gets another."""
         with self._transaction() as connection:
             return str(connection.execute(sa.select(_identity.c.token)).scalar_one())
 
     def import_log(self, digest: str, batches: Iterable[Sequence[LoggedInteraction]]) -> int:
-        """Take in an interaction log, once.
+        """Import an interaction log, once.
 
-        All or nothing: killed half-way it leaves the store as it was. Another log's rows (the shop was initialised
-        again) are replaced; events that came over the API stay. Of several processes one imports, the others wait.
+        All or nothing: killed half-way it leaves the store as it was. It replaces the rows of an earlier log (the shop
+        was initialised again) and keeps events of the API. Of several processes one imports, the others wait.
 
         Args:
             digest: identity of the log's content.
             batches: its rows, oldest first inside a user.
 
         Returns:
-            Rows taken; 0 when this log is in the store already.
+            Number of rows imported; 0 if the store already holds this log.
         """
         with self._transaction() as connection:
             self._lock_setup(connection)
@@ -169,7 +178,7 @@ class EventStore:
                 return 0
             connection.execute(sa.delete(_imports))
             connection.execute(sa.delete(_events).where(_events.c.event_id.is_(None)))
-            taken = 0
+            imported = 0
             for batch in batches:
                 rows = [
                     {"user_id": user, "item_id": item, "type": "interaction", "timestamp": timestamp}
@@ -177,13 +186,13 @@ class EventStore:
                 ]
                 if rows:
                     connection.execute(sa.insert(_events), rows)
-                taken += len(rows)
-            connection.execute(sa.insert(_imports).values(digest=digest, rows=taken, created=time.time()))
+                imported += len(rows)
+            connection.execute(sa.insert(_imports).values(digest=digest, rows=imported, created=time.time()))
             connection.execute(sa.update(_identity).values(token=_new_token()))
-            return taken
+            return imported
 
     def history(self, user_id: str, limit: int) -> list[str]:
-        """Return the item ids of a user's newest `limit` interactions, oldest first; equal times as they arrived."""
+        """Return the item ids of a user's newest `limit` interactions, oldest first; ties in order of arrival."""
         newest = (
             sa.select(_events.c.item_id)
             .where(_events.c.user_id == user_id, _events.c.type.in_(HISTORY_TYPES))
@@ -194,10 +203,10 @@ class EventStore:
             return list(connection.execute(newest).scalars())[::-1]
 
     def add_events(self, events: Sequence[StoredEvent]) -> int:
-        """Store events whose event_id is new, in one transaction; return how many were."""
+        """Store the events whose event_id is new, in one transaction; return their number."""
         if not events:
             return 0
-        # Inserted one statement per batch; a duplicate inside the batch conflicts just like an older one
+        # One statement per batch; a duplicate inside the batch conflicts like an older one
         statement = (
             self._insert(_events)
             .values([asdict(event) for event in events])
@@ -208,7 +217,7 @@ class EventStore:
             return len(connection.execute(statement).all())
 
     def record_decision(self, decision: Decision) -> None:
-        """Store a decision, with its exposure, in one transaction."""
+        """Store a decision, and with it the exposure, in one transaction."""
         with self._transaction() as connection:
             connection.execute(sa.insert(_decisions).values(**asdict(decision), created=time.time()))
 
@@ -218,7 +227,9 @@ class EventStore:
             connection.execute(sa.text("SELECT 1"))
 
     def close(self) -> None:
-        """Close every connection."""
+        """Wait for the calls that run in its threads, then close every connection."""
+        self.reads.close()
+        self.writes.close()
         self._engine.dispose()
 
     @contextmanager
@@ -232,15 +243,15 @@ class EventStore:
                 remedy="try again, and check SOFTREC_DATABASE_URL where one is set",
             ) from error
         except sa.exc.DatabaseError as error:
-            if type(error) is not sa.exc.DatabaseError:  # one of its kinds: a mistake of ours
+            if type(error) is not sa.exc.DatabaseError:  # a subclass: our bug
                 raise
             raise StoreUnavailableError(
                 f"the event store {self._engine.url.database} is damaged: {_one_line(error)}",
-                remedy="restore a backup, or move it away: the log is imported anew, the API's events are lost",
+                remedy="restore a backup, or move it away: the server imports the log again, the API's events are lost",
             ) from error
 
     def _lock_setup(self, connection: sa.Connection) -> None:
-        """Wait until no other process makes tables or imports a log, and keep others from it in this transaction."""
+        """Exclude other processes from creating tables or importing a log until this transaction ends."""
         if connection.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SETUP_LOCK)))
         else:
@@ -248,14 +259,14 @@ class EventStore:
 
 
 def _read_url(url: str | sa.URL) -> sa.URL:
-    """Read a URL as SQLAlchemy or a hosting platform writes it: postgres:// is psycopg's."""
+    """Parse a URL as SQLAlchemy or a hosting platform writes it; postgres:// means psycopg."""
     allowed = "use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
     try:
         read = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError) as error:
-        raise SettingsError(f"the event store's URL cannot be read: {_one_line(error)}", remedy=allowed) from error
+        raise SettingsError(f"invalid URL of the event store: {_one_line(error)}", remedy=allowed) from error
     if read.drivername not in _DRIVERS:
-        raise SettingsError(f"the event store cannot be kept in {read.drivername}://", remedy=allowed)
+        raise SettingsError(f"the event store does not support {read.drivername}://", remedy=allowed)
     return read.set(drivername=_DRIVERS[read.drivername])
 
 
@@ -264,7 +275,7 @@ def _new_token() -> str:
 
 
 def _one_line(error: Exception) -> str:
-    """The database's own words, without SQLAlchemy's statement and links around them."""
+    """Return the database's message without SQLAlchemy's statement and links."""
     return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
@@ -277,7 +288,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
         try:
             cursor.execute("PRAGMA journal_mode=WAL")
             break
-        except sqlite3.OperationalError:  # the switch itself does not wait for another process that is switching
+        except sqlite3.OperationalError:  # the switch does not wait for another process's switch
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.01)

@@ -1,8 +1,7 @@
-"""A user's history: the cache if it knows, else the event store. Events go to the store, then out of the cache."""
+"""A user's history: from the cache, else from the event store. New events go to the store, then leave the cache."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +15,7 @@ class UserHistory:
     """Item ids, oldest first, the newest `limit` of them.
 
     Attributes:
-        cache_available: False when Redis did not answer and the store was asked for that reason.
+        cache_available: False when Redis did not answer.
     """
 
     item_ids: list[str]
@@ -26,14 +25,14 @@ class UserHistory:
 
 @dataclass(frozen=True)
 class AddedEvents:
-    """How many of a batch were new, and whether the cache could be told."""
+    """How many events of a batch were new, and whether the cache could drop their users."""
 
     accepted: int
     cache_available: bool
 
 
 class Histories:
-    """Histories of all users. The cache and the store agree after every finished call.
+    """Histories of all users. Cache and store agree after every finished call.
 
     Args:
         limit: newest items kept of a history.
@@ -49,14 +48,14 @@ class Histories:
         found = await self._cache.get(user_id)
         if found.items is not None:
             return UserHistory(found.items[-self._limit :], "cache", True)
-        item_ids = await asyncio.to_thread(self._store.history, user_id, self._limit)
+        item_ids = await self._store.reads.run(self._store.history, user_id, self._limit)
         if found.version is not None:
             await self._cache.put(user_id, item_ids, found.version)
         return UserHistory(item_ids, "store", found.available)
 
     async def add(self, events: Sequence[StoredEvent]) -> AddedEvents:
-        """Store events; those that belong to a history are part of it when this returns."""
-        accepted = await asyncio.to_thread(self._store.add_events, events)
+        """Store events; histories contain theirs when this returns."""
+        accepted = await self._store.writes.run(self._store.add_events, events)
         changed = [event.user_id for event in events if event.type in HISTORY_TYPES]
-        told = await self._cache.drop(changed) if changed else True
-        return AddedEvents(accepted, told)
+        dropped = await self._cache.drop(changed) if changed else True
+        return AddedEvents(accepted, dropped)

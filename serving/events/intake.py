@@ -1,4 +1,4 @@
-"""Take in what users did: check each event against the catalog, store the good ones, report on all."""
+"""Accept events: check each against the catalog, store the valid ones, report on all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NO_SUCH_ITEM = "the catalog has no such item_id"
 class EventIntake:
     """Accepts batches of events. Repeating a batch changes nothing.
 
-    An item that was removed since may still be named: it was on offer when the user saw it.
+    Events may name an item that was removed since: the user saw it before.
     """
 
     def __init__(self, views: Snapshots, histories: Histories) -> None:
@@ -23,10 +23,10 @@ class EventIntake:
         self._histories = histories
 
     async def add(self, request: EventsRequest) -> EventsResponse:
-        """Store a batch. Good events are taken whatever becomes of the others.
+        """Store the valid events of a batch and report the others.
 
         Raises:
-            StoreUnavailableError: nothing was taken.
+            StoreUnavailableError: nothing was stored.
         """
         now = int(time.time())
         catalog = (await self._views.current()).index.catalog

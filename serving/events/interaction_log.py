@@ -21,7 +21,7 @@ def digest_log(path: Path) -> str:
     """Return the identity of the log's content.
 
     Raises:
-        MissingArtifactError: the shop has no log.
+        MissingArtifactError: the workspace has no log.
     """
     if not path.is_file():
         raise MissingArtifactError("interaction log", path, command=init_command(path.parent))
@@ -32,7 +32,7 @@ def read_log(path: Path) -> Iterator[list[LoggedInteraction]]:
     """Yield (user_id, item_id, timestamp) in the order of the log, in batches that fit in memory.
 
     Raises:
-        CorruptArtifactError: it is no Parquet file, or not one of ours.
+        CorruptArtifactError: not a Parquet file, or not an interaction log.
     """
     try:
         with pq.ParquetFile(path) as file:

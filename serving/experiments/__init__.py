@@ -1,4 +1,4 @@
-"""Who sees what: sticky assignment of users to arms.
+"""Sticky assignment of users to the arms of an experiment.
 
 In: a user id and weights. Out: an arm. Imports nothing but errors.
 """

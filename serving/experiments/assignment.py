@@ -1,4 +1,4 @@
-"""Which arm a user belongs to: always the same one, on every replica, without storing it.
+"""Assign a user to an arm: always the same one, on every replica, without storing it.
 
 GrowthBook's hash, version 2, so that any of its SDKs gives the same answer:
 
@@ -30,7 +30,7 @@ def fnv32a(text: str) -> int:
 
 
 def bucket(seed: str, unit: str) -> float:
-    """Return the unit's place in [0, 1), a multiple of 1/10000.
+    """Return the unit's position in [0, 1), a multiple of 1/10000.
 
     Example:
         >>> bucket("seed", "a")
@@ -44,7 +44,7 @@ class ArmsExperiment:
     """A running experiment.
 
     Attributes:
-        id: its name, and the seed of its hash: another experiment shuffles the users anew.
+        id: its name, and the seed of its hash: another experiment assigns users differently.
         arms: adapter names.
         weights: share of each arm, summing to 1. Changing them moves users between arms.
     """
@@ -55,11 +55,11 @@ class ArmsExperiment:
 
     def assign(self, user_id: str) -> str:
         """Return the user's arm: the one whose slice of [0, 1) holds the user's bucket."""
-        place = bucket(self.id, hashlib.sha256(user_id.encode()).hexdigest())
+        position = bucket(self.id, hashlib.sha256(user_id.encode()).hexdigest())
         end = 0.0
         for arm, weight in zip(self.arms, self.weights, strict=True):
             end += weight
-            if place < end:
+            if position < end:
                 return arm
         return self.arms[-1]  # rounding of the sum
 
@@ -72,17 +72,17 @@ def plan_experiment(
     served: Sequence[str],
     arms_are_chosen: bool = False,
 ) -> ArmsExperiment | None:
-    """Make the experiment of the settings, or None when none is named or fewer than two of its arms are served.
+    """Build the experiment of the settings; None if they name none or serve fewer than two of its arms.
 
     Args:
         served: names of the adapters that are served.
-        arms_are_chosen: the arms were set by somebody, not left at their default: then all of them must be served.
+        arms_are_chosen: the operator set the arms, so all of them must be served.
 
     Raises:
-        SettingsError: weights that do not fit the arms, arms given twice, or a chosen arm that is not served.
+        SettingsError: the weights do not fit the arms, an arm occurs twice, or a chosen arm is not served.
     """
     if len(set(arms)) != len(arms):
-        raise SettingsError(f"experiment arms {', '.join(arms)}: one occurs twice", remedy="name each adapter once")
+        raise SettingsError(f"experiment arms {', '.join(arms)}: an arm occurs twice", remedy="name each adapter once")
     if weights and (len(weights) != len(arms) or abs(sum(weights) - 1) > 1e-6):
         raise SettingsError(
             f"experiment weights {', '.join(map(str, weights))} for {len(arms)} arms",
@@ -94,7 +94,7 @@ def plan_experiment(
     if missing and arms_are_chosen:
         raise SettingsError(
             f"experiment arm {', '.join(missing)} is not served; served: {', '.join(served)}",
-            remedy="set SOFTREC_ARMS to served adapters, or SOFTREC_EXPERIMENT to nothing",
+            remedy="set SOFTREC_ARMS to served adapters, or SOFTREC_EXPERIMENT to the empty string",
         )
     if missing or len(arms) < 2:
         return None

@@ -1,4 +1,4 @@
-"""The HTTP application. `create_app` puts a service behind routes; nothing is started before the server runs it."""
+"""The HTTP application: `create_app` puts a service behind routes. The service starts when the server does."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def create_app(service: AbstractAsyncContextManager[Service], *, max_body_bytes:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The generated description, with our Problem in place of FastAPI's own error model."""
+    """FastAPI's generated description, with our Problem instead of FastAPI's error model."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         schemas = document["components"]["schemas"]

@@ -30,7 +30,7 @@ class RequestIds:
 
 
 class BodyLimit:
-    """Reads the body before the app does, and answers 413 as soon as it is longer than `max_body_bytes`."""
+    """Reads the body before the app does; answers 413 as soon as it exceeds `max_body_bytes`."""
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
         self._app = app
@@ -65,7 +65,7 @@ class BodyLimit:
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = problem_response(
             BY_STATUS[413],
-            detail=f"at most {self._max_body_bytes} bytes are taken",
+            detail=f"the body may hold at most {self._max_body_bytes} bytes",
             request_id=scope["softrec.request_id"],
             headers={"Connection": "close"},
         )

@@ -17,6 +17,7 @@ from serving.errors import (
     CatalogConflictError,
     CatalogUnwritableError,
     DeadlineError,
+    EngineHungError,
     EngineUnavailableError,
     InvalidItemError,
     ItemChangesForbiddenError,
@@ -45,34 +46,35 @@ class ProblemKind:
 
 
 BY_EXCEPTION: dict[type[Exception], ProblemKind] = {
-    OverloadedError: ProblemKind(503, "overloaded", "Too many requests are waiting", retryable=True),
-    NotReadyError: ProblemKind(503, "not_ready", "The server is not ready", retryable=True),
-    EngineUnavailableError: ProblemKind(503, "engine_unavailable", "The engine does not answer", retryable=True),
-    StoreUnavailableError: ProblemKind(503, "store_unavailable", "The event store does not answer", retryable=True),
-    DeadlineError: ProblemKind(504, "deadline_exceeded", "The answer took too long", retryable=True),
-    AdapterForbiddenError: ProblemKind(403, "adapter_forbidden", "Choosing the adapter is not allowed"),
-    UnknownAdapterError: ProblemKind(422, "unknown_adapter", "There is no such adapter"),
-    ItemChangesForbiddenError: ProblemKind(403, "item_changes_forbidden", "Changing the catalog is not allowed"),
-    UnknownItemError: ProblemKind(404, "unknown_item", "The catalog has no such item"),
-    InvalidItemError: ProblemKind(422, "invalid_item", "No item can be like that"),
-    CatalogConflictError: ProblemKind(409, "catalog_conflict", "The catalog on disk is not the one in use"),
-    CatalogUnwritableError: ProblemKind(503, "catalog_unwritable", "The change cannot be written", retryable=True),
-    RequestValidationError: ProblemKind(422, "invalid_request", "The request is not valid"),
+    OverloadedError: ProblemKind(503, "overloaded", "Too many requests", retryable=True),
+    NotReadyError: ProblemKind(503, "not_ready", "Not ready", retryable=True),
+    EngineUnavailableError: ProblemKind(503, "engine_unavailable", "Engine unavailable", retryable=True),
+    EngineHungError: ProblemKind(503, "engine_hung", "Engine hung", retryable=True),
+    StoreUnavailableError: ProblemKind(503, "store_unavailable", "Event store unavailable", retryable=True),
+    DeadlineError: ProblemKind(504, "deadline_exceeded", "Deadline exceeded", retryable=True),
+    AdapterForbiddenError: ProblemKind(403, "adapter_forbidden", "Adapter override forbidden"),
+    UnknownAdapterError: ProblemKind(422, "unknown_adapter", "Unknown adapter"),
+    ItemChangesForbiddenError: ProblemKind(403, "item_changes_forbidden", "Item changes forbidden"),
+    UnknownItemError: ProblemKind(404, "unknown_item", "Unknown item"),
+    InvalidItemError: ProblemKind(422, "invalid_item", "Invalid item"),
+    CatalogConflictError: ProblemKind(409, "catalog_conflict", "Catalog conflict"),
+    CatalogUnwritableError: ProblemKind(503, "catalog_unwritable", "Catalog not writable", retryable=True),
+    RequestValidationError: ProblemKind(422, "invalid_request", "Invalid request"),
 }
 
 BY_STATUS: dict[int, ProblemKind] = {
-    400: ProblemKind(400, "bad_request", "The request cannot be read"),
-    404: ProblemKind(404, "not_found", "There is no such address"),
-    405: ProblemKind(405, "method_not_allowed", "This address does not take that method"),
-    413: ProblemKind(413, "body_too_large", "The request body is too large"),
-    415: ProblemKind(415, "unsupported_media_type", "The request body must be JSON"),
+    400: ProblemKind(400, "bad_request", "Bad request"),
+    404: ProblemKind(404, "not_found", "Not found"),
+    405: ProblemKind(405, "method_not_allowed", "Method not allowed"),
+    413: ProblemKind(413, "body_too_large", "Request body too large"),
+    415: ProblemKind(415, "unsupported_media_type", "Request body must be JSON"),
 }
 
-INTERNAL = ProblemKind(500, "internal_error", "The server made a mistake")
+INTERNAL = ProblemKind(500, "internal_error", "Internal server error")
 
 RETRY_AFTER_S = 1
 
-_MOST_ECHOED = 200  # characters: a caller's own words come back to it, not its whole body
+_MOST_ECHOED = 200  # characters of a request's own text that a problem repeats
 _JSON = re.compile(r"application/([^/;]+\+)?json")
 
 
@@ -98,7 +100,7 @@ def problem_response(
 
 
 def describe_problems() -> dict[int | str, dict[str, Any]]:
-    """Return OpenAPI's `responses` for every status that any route may answer with."""
+    """Return OpenAPI's `responses`: every status that a route may answer with."""
     kinds = [*BY_EXCEPTION.values(), *BY_STATUS.values(), INTERNAL]
     return {
         status: {
@@ -144,7 +146,7 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
     errors = [
         FieldProblem(
             path=_cut(".".join(str(part) for part in problem["loc"])),
-            reason=_cut(str(problem["msg"]).removeprefix("Value error, ")),  # pydantic's, before what ours say
+            reason=_cut(str(problem["msg"]).removeprefix("Value error, ")),  # pydantic's prefix to our messages
         )
         for problem in error.errors()[:20]
     ]
@@ -156,18 +158,18 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    kind = BY_STATUS.get(error.status_code, ProblemKind(error.status_code, "http_error", "The request failed"))
+    kind = BY_STATUS.get(error.status_code, ProblemKind(error.status_code, "http_error", "Request failed"))
     detail = f"{request.method} {_cut(request.url.path)}: {_cut(str(error.detail))}"
     return problem_response(kind, detail=detail, request_id=request_id_of(request), headers=error.headers)
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
-    # Starlette raises the exception again after this answer, so the server's log has the traceback. It also answers
-    # outside of our layers, so the id's header is put on here.
+    # Starlette raises the exception again after this answer, so the server's log has the traceback. It also sends the
+    # answer outside our middleware, so this sets the id's header.
     request_id = request_id_of(request)
     return problem_response(
         INTERNAL,
-        detail="the error is in the server's log under this request_id",
+        detail="an unexpected error; the server's log has its traceback",
         request_id=request_id,
         headers={"X-Request-Id": request_id},
     )

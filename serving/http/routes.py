@@ -26,49 +26,49 @@ from serving.service import Service
 
 router = APIRouter()
 
-ItemId = Annotated[Id, Path(description="Its slashes and other signs as they are, or percent-encoded.")]
+ItemId = Annotated[Id, Path(description="Slashes and other characters may be percent-encoded.")]
 
 _T = TypeVar("_T")
 
 
 @router.post("/recommend", summary="What comes next for a user or a history")
 async def recommend(body: RecommendRequest, request: Request) -> RecommendResponse:
-    """Read the history, let the model write a title, tie it to items. The answer always has the same shape."""
+    """Read the history, generate titles, ground them to items. The answer always has the same shape."""
     work = _service(request).recommender.recommend(body, request_id=request_id_of(request))
     return await _while_connected(request, work)
 
 
 @router.post("/events", summary="Report what users did")
 async def events(body: EventsRequest, request: Request) -> EventsResponse:
-    """Take in a batch, idempotently by `event_id`. Interactions and purchases are in the history when this answers."""
+    """Store a batch, idempotently by `event_id`. The history holds its interactions and purchases when this answers."""
     return await _service(request).events.add(body)
 
 
-@router.put("/items/{item_id:path}", summary="Add an item, or replace it")
+@router.put("/items/{item_id:path}", summary="Add or replace an item")
 async def put_item(item_id: ItemId, body: ItemBody, request: Request) -> ItemResponse:
-    """Put a whole item. It is on disk and in the index when this answers."""
+    """Put a whole item. The disk and the index hold it when this answers."""
     return await _service(request).items.put(item_id, body)
 
 
-@router.patch("/items/{item_id:path}", summary="Change some of an item, or hide it")
+@router.patch("/items/{item_id:path}", summary="Change fields of an item")
 async def patch_item(item_id: ItemId, body: ItemPatch, request: Request) -> ItemResponse:
-    """Change what the body names."""
+    """Change the fields that the body names."""
     return await _service(request).items.patch(item_id, body)
 
 
 @router.delete("/items/{item_id:path}", summary="Remove an item")
 async def delete_item(item_id: ItemId, request: Request) -> ItemResponse:
-    """Take an item out of the catalog. Histories that name it keep its title; putting it again brings it back."""
+    """Remove an item from the catalog. Histories that name it keep its title; PUT brings it back."""
     return await _service(request).items.remove(item_id)
 
 
-@router.get("/livez", summary="Does the process run?")
+@router.get("/livez", summary="Liveness")
 async def livez() -> LiveResponse:
-    """Answer as long as the process can. For a restart policy."""
+    """Answer while the process runs. For a restart policy."""
     return LiveResponse()
 
 
-@router.get("/readyz", summary="Can it recommend?")
+@router.get("/readyz", summary="Readiness")
 async def readyz(request: Request) -> ReadyResponse:
     """Answer 200 when engine and event store work; Redis may be missing. For a load balancer."""
     return await _service(request).ready()
@@ -79,19 +79,19 @@ def _service(request: Request) -> Service:
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
-    """Run `work`, but cancel it, and with it the generation, when the caller hangs up."""
+    """Run `work`; cancel it, and with it the generation, when the caller disconnects."""
     task = asyncio.ensure_future(work)
-    hang_up = asyncio.ensure_future(_disconnected(request))
+    disconnect = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait((task, hang_up), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task, disconnect), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise asyncio.CancelledError  # nobody is left to read an answer
+            raise asyncio.CancelledError  # no caller is left to read the answer
         return task.result()
     finally:
-        for waiting in (task, hang_up):
+        for waiting in (task, disconnect):
             waiting.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await hang_up
+            await disconnect
 
 
 async def _disconnected(request: Request) -> None:

@@ -19,6 +19,7 @@ from serving.errors import (
 )
 from serving.schema import ItemBody, ItemPatch, ItemResponse, ItemState, ItemWarning
 from serving.snapshots.snapshots import Snapshots
+from serving.threads import Threads
 
 
 class ItemEditor:
@@ -32,6 +33,7 @@ class ItemEditor:
         self._live = live
         self._views = views
         self._allowed = allowed
+        self._thread = Threads("item-change", 1)  # one: a change holds the catalog's lock
 
     async def put(self, item_id: str, item: ItemBody) -> ItemResponse:
         """Add an item or replace it."""
@@ -45,16 +47,22 @@ class ItemEditor:
         """Remove an item."""
         return await self._change(op="remove", item_id=item_id)
 
+    def close(self) -> None:
+        """Wait for the change in progress."""
+        self._thread.close()
+
     async def _change(self, **fields: Any) -> ItemResponse:
         if not self._allowed:
             raise ItemChangesForbiddenError(
                 "this server does not let requests change the catalog", remedy="set SOFTREC_ALLOW_ITEM_CHANGES=true"
             )
         try:
-            # shielded: a change that is under way is made, whether or not its caller waits for the answer
-            outcome = await asyncio.shield(asyncio.to_thread(self._live.apply, parse_change(fields)))
-        except ValueError as error:
+            change = parse_change(fields)
+        except ValueError as error:  # of parsing alone: any other is ours, not the caller's
             raise InvalidItemError(str(error)) from error
+        try:
+            # shielded: a change that is under way is made, whether or not its caller waits for the answer
+            outcome = await asyncio.shield(self._thread.run(self._live.apply, change))
         except NoSuchItemError as error:
             raise UnknownItemError(str(error)) from error
         except SoftrecError as error:

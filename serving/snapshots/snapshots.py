@@ -20,6 +20,7 @@ from index.titles.trie_store import TitleTokenization
 from serving.engine.title_tries import TitleTries
 from serving.schema import IndexUsed
 from serving.snapshots.candidates import CandidateSelector
+from serving.threads import Threads
 
 _PATIENCE_S = 0.25  # requests wait so long for what another process changed; after that the last view answers
 _RETRY_S = 1.0  # between two tries of a renewal that fails
@@ -88,6 +89,7 @@ class Snapshots:
             for digest, spelling in self._spellings.items()
         }
         self.served = ServedView.of(live.view, self._open_tries)  # as of the last look
+        self._thread = Threads("renewal", 1)
         self._renewal: asyncio.Task[None] | None = None
         self._patient_until = 0.0  # by time.monotonic(), like the next
         self._retry_at = 0.0
@@ -126,11 +128,12 @@ class Snapshots:
         """Wait for a renewal in progress."""
         if self._renewal is not None:
             await asyncio.wait([self._renewal])
+        self._thread.close()
 
     def _renewed(self) -> asyncio.Task[None]:
         """The renewal in progress; a new one where there is none."""
         if self._renewal is None or self._renewal.done():
-            self._renewal = asyncio.create_task(asyncio.to_thread(self._renew))
+            self._renewal = asyncio.create_task(self._thread.run(self._renew))
             self._patient_until = time.monotonic() + _PATIENCE_S
         return self._renewal
 

@@ -1,6 +1,7 @@
 """Histories through a real Redis and a real SQLite: they agree always, and Redis may die."""
 
 import asyncio
+import shutil
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -154,6 +155,22 @@ async def test_a_redis_that_hangs_is_not_waited_for(tmp_path: Path, store: Event
             assert not (await histories.read("ann")).cache_available
     await cache.close()
     hanging.close()
+
+
+async def test_a_revived_server_listens_at_the_old_address_though_its_folder_was_cleaned_away() -> None:
+    server = EmbeddedRedis()
+    died = server._process
+    server.revive()
+    assert server._process is died  # it runs
+    died.kill()
+    died.wait()
+    shutil.rmtree(Path(server.url.removeprefix("unix://")).parent)
+    server.revive()
+    server._wait_until_it_listens()
+    cache = HistoryCache(server.url, namespace="n", ttl_s=60, timeout_s=2.0)
+    assert await cache.ping()
+    await cache.close()
+    server.close()
 
 
 def test_the_embedded_server_leaves_nothing_behind() -> None:

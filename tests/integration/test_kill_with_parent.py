@@ -8,10 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from serving.engine.kill_with_parent import KillWithParent
+from index.kill_with_parent import KillWithParent
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 ROOT = Path(__file__).parents[2]
+
+
+def watch_and_die(watched: list[subprocess.Popen[bytes]]) -> None:
+    """Run a process that watches others and is killed at once."""
+    code = (
+        "import os, sys; from index.kill_with_parent import KillWithParent; "
+        "killer = KillWithParent([int(pid) for pid in sys.argv[1:]]); os.kill(os.getpid(), 9)"
+    )
+    pids = [str(process.pid) for process in watched]
+    assert subprocess.run([sys.executable, "-c", code, *pids], cwd=ROOT, check=False).returncode == -signal.SIGKILL
 
 
 def wait_for(process_gone: Path) -> None:
@@ -25,32 +35,31 @@ def wait_for(process_gone: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="pidfd is Linux's")
-def test_a_watched_process_dies_with_a_killed_watcher() -> None:
-    watched = subprocess.Popen(SLEEP)
-    code = (
-        f"import time; from serving.engine.kill_with_parent import KillWithParent; "
-        f"r = KillWithParent([{watched.pid}]); print(1, flush=True); time.sleep(60)"
-    )
-    server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)
-    assert server.stdout is not None
-    server.stdout.readline()
-    server.kill()
-    server.wait()
-    server.stdout.close()
+def test_all_watched_processes_die_with_a_watcher_that_is_killed_at_once() -> None:
+    watched = [subprocess.Popen(SLEEP) for _ in range(2)]
+    watch_and_die(watched)
+    assert [process.wait(20) for process in watched] == [-signal.SIGKILL] * 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pidfd is Linux's")
+def test_a_process_that_is_gone_does_not_keep_another_from_being_watched() -> None:
+    gone, watched = subprocess.Popen([sys.executable, "-c", ""]), subprocess.Popen(SLEEP)
+    gone.wait()
+    watch_and_die([gone, watched])
     assert watched.wait(20) == -signal.SIGKILL
 
 
 def test_dismissed_it_kills_nothing() -> None:
     watched = subprocess.Popen(SLEEP)
-    reaper = KillWithParent([watched.pid])
-    reaper.dismiss()
-    reaper.dismiss()
+    killer = KillWithParent([watched.pid])
+    killer.dismiss()
+    killer.dismiss()
     assert watched.poll() is None
     watched.kill()
     watched.wait()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="pidfd is Linux's")
 def test_the_embedded_redis_dies_with_a_killed_server() -> None:
     code = (
         "import time; from serving.events.embedded_redis import EmbeddedRedis; r = EmbeddedRedis(); "

@@ -6,11 +6,14 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from index.titles.trie_store import open_trie
 from index.workspace import Workspace
 from serving.adapters.proof import choose_adapters
 from serving.engine.engine import Engine
+from serving.engine.title_tries import TitleTries
 from serving.errors import AdapterProofError
 from serving.schema import RecommendRequest
 from serving.service import Service, open_service, open_vllm
@@ -19,8 +22,11 @@ from tests.shop import SETTINGS
 from training.adapter import Adapter
 from training.data.dataset import load_dataset
 from training.generation.beam import generate
+from training.generation.titles import write_titles
 from training.model.language_model import load_base, read_lora
 from training.progress import Silence
+
+ROUNDING = 1e-3  # nats per title
 
 SERVING = ServingSettings(kv_cache_gib=0.25, allow_adapter_override=True)
 
@@ -72,6 +78,40 @@ async def test_the_engine_writes_what_training_writes(served, trained_shop, trai
             prompt, adapter_id=adapter.adapter_id, max_new_tokens=steps, request_id=f"parity-{number}"
         )
         assert tuple(served_generation.ids) == generation.ids
+
+
+@pytest.mark.parametrize("width", [3, 10])
+async def test_offline_and_served_lists_are_equal_title_for_title(served, trained_shop, trained_adapters, width):
+    """What validation measures is what is served: one search on one model, driven in step and by vLLM.
+
+    Both compute in float32, in batches of other shapes, so a title's log-probability may differ by ROUNDING. Titles
+    nearer to each other than that may change places; all others stand at the same place.
+    """
+    _, engine = served
+    dataset = load_dataset(trained_shop, SETTINGS, Silence())
+    prompts = dataset.prompts(dataset.split.test[:24])
+    adapter: Adapter = trained_adapters["sft"]
+    model = read_lora(load_base(dataset.base.path, precision="fp32"), adapter.path).eval()
+    tries = TitleTries.open(trained_shop.index_dir, dataset.catalog, dataset.renderer)
+    trie = open_trie(trained_shop.index_dir, dataset.catalog, dataset.renderer)
+    offline = write_titles(model, prompts, trie, width=width, k=10)
+    for number, (prompt, listed) in enumerate(zip(prompts, offline, strict=True)):
+        written = await engine.write_titles(
+            prompt,
+            tries.allowed_titles(),
+            adapter_id=adapter.adapter_id,
+            width=width,
+            k=10,
+            max_new_tokens=dataset.renderer.max_new_tokens,
+            request_id=f"law-{number}",
+        )
+        rows = [row for title in written.found.titles for row in title.rows]
+        log_probs = np.array([title.log_prob for title in written.found.titles for _ in title.rows])
+        assert len(rows) == len(listed.rows) >= min(width, 10)
+        np.testing.assert_allclose(log_probs, listed.log_probs, atol=ROUNDING)
+        gaps = np.abs(np.diff(listed.log_probs, prepend=np.inf, append=-np.inf))
+        is_clear = np.minimum(gaps[:-1], gaps[1:]) > ROUNDING
+        assert [row for row, clear in zip(rows, is_clear, strict=True) if clear] == listed.rows[is_clear].tolist()
 
 
 async def test_both_arms_answer_with_items_that_exist(served, trained_adapters):

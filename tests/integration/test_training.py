@@ -206,7 +206,7 @@ def test_lora_modules_that_name_nothing_are_refused(based_shop):
 def test_a_base_that_is_nowhere_is_one_line(based_shop):
     for name in ("no/such-model", "not a possible name!"):
         named = Workspace(based_shop.root, replace(based_shop.settings, base_model=name))
-        with pytest.raises(SoftrecError, match="is neither a folder nor to be had from the hub"):
+        with pytest.raises(SoftrecError, match="is not a folder, and the hub did not give it"):
             locate_base(named)
 
 

@@ -17,8 +17,15 @@ from index.titles.filtered_trie import TitleOrder
 from index.titles.trie import TitleTrie
 from index.titles.trie_store import write_trie
 from serving.adapters.proof import FLOAT32_TOLERANCE, prove_adapter
+from serving.engine.heartbeat import Heartbeat
 from serving.engine.title_tries import StoredTitles, TitleTries
-from serving.errors import AdapterProofError, EngineStartError, EngineUnavailableError, UnknownAdapterError
+from serving.errors import (
+    AdapterProofError,
+    EngineHungError,
+    EngineStartError,
+    EngineUnavailableError,
+    UnknownAdapterError,
+)
 from training.adapter import Adapter, AdapterFacts, Decoding, GoldenPrompt
 from training.generation.vllm.environment import prepare_environment
 from training.prompt import PromptTemplate
@@ -244,11 +251,11 @@ def tries(titles: list[tuple[int, ...]], tmp_path_factory: pytest.TempPathFactor
 async def search(
     engine, titles: StoredTitles, adapter_id: str | None, *, width: int = 30, k: int = 30, name: str = "s"
 ):
-    confined = await engine.write_titles(
+    constrained = await engine.write_titles(
         PROMPT, titles, adapter_id=adapter_id, width=width, k=k, max_new_tokens=8, request_id=f"{name}-{adapter_id}"
     )
-    assert (confined.completion_tokens > 0) == bool(confined.found.titles)
-    return confined.found
+    assert (constrained.completion_tokens > 0) == bool(constrained.found.titles)
+    return constrained.found
 
 
 async def test_a_wide_search_ranks_the_catalog_as_scoring_every_title_does(engine, titles, tries) -> None:
@@ -257,7 +264,7 @@ async def test_a_wide_search_ranks_the_catalog_as_scoring_every_title_does(engin
     greedy = [
         engine.generate(PROMPT, adapter_id=name, max_new_tokens=8, request_id=f"beside-{name}") for name in models
     ]
-    searches = [search(engine, tries.open_titles(), name) for name in models]
+    searches = [search(engine, tries.allowed_titles(), name) for name in models]
     found, beside = await asyncio.gather(asyncio.gather(*searches), asyncio.gather(*greedy))
     for adapter_id, result, free in zip(models, found, beside, strict=True):
         scores = await asyncio.gather(*(engine.log_prob(PROMPT, title, adapter_id=adapter_id) for title in titles))
@@ -276,28 +283,28 @@ async def test_a_wide_search_ranks_the_catalog_as_scoring_every_title_does(engin
 async def test_a_search_stays_inside_its_request_and_gives_k(engine, titles, tries) -> None:
     """A narrow filter and exclusions, several searches at the same time; the wide one is the oracle."""
     allowed = np.arange(30) % 3 != 0
-    every = [title.rows[0] for title in (await search(engine, tries.open_titles(), "a@1", name="oracle")).titles]
+    every = [title.rows[0] for title in (await search(engine, tries.allowed_titles(), "a@1", name="oracle")).titles]
     excluded = [every[0], *(row for row in every if allowed[row])][:3]
     left = [row for row in every if allowed[row] and row not in excluded]
-    asked = [(width, tries.open_titles(allowed, excluded)) for width in (30, 3)]
+    asked = [(width, tries.allowed_titles(allowed, excluded)) for width in (30, 3)]
     wide, narrow = await asyncio.gather(
-        *(search(engine, open_titles, "a@1", width=width, k=3, name=f"f{width}") for width, open_titles in asked)
+        *(search(engine, allowed_titles, "a@1", width=width, k=3, name=f"f{width}") for width, allowed_titles in asked)
     )
     assert [title.rows[0] for title in wide.titles] == left[:3]
     assert len(narrow.titles) == 3
     assert {title.rows[0] for title in narrow.titles} <= set(left)
-    nothing = await search(engine, tries.open_titles(np.zeros(30, dtype=bool)), "a@1", name="nothing")
+    nothing = await search(engine, tries.allowed_titles(np.zeros(30, dtype=bool)), "a@1", name="nothing")
     assert nothing.titles == ()
     for bad, message in (((), "token ids"), (tuple([5] * MAX_LEN), "the engine takes")):
         with pytest.raises(ValueError, match=message):
             await engine.write_titles(
-                bad, tries.open_titles(), adapter_id="a@1", width=2, k=2, max_new_tokens=8, request_id="bad"
+                bad, tries.allowed_titles(), adapter_id="a@1", width=2, k=2, max_new_tokens=8, request_id="bad"
             )
 
 
 async def test_a_cancelled_search_leaves_nothing_running(engine, tries) -> None:
     running = [
-        asyncio.create_task(search(engine, tries.open_titles(), name, name=f"c{number}"))
+        asyncio.create_task(search(engine, tries.allowed_titles(), name, name=f"c{number}"))
         for number, name in enumerate((*ADAPTERS, None))
     ]
     await asyncio.sleep(0.05)
@@ -306,9 +313,9 @@ async def test_a_cancelled_search_leaves_nothing_running(engine, tries) -> None:
     await asyncio.gather(*running, return_exceptions=True)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.03):
-            await search(engine, tries.open_titles(), "a@1", name="late")
+            await search(engine, tries.allowed_titles(), "a@1", name="late")
     assert engine._llm.get_num_unfinished_requests() == 0
-    assert (await search(engine, tries.open_titles(), "a@1", width=1, k=1, name="after")).titles
+    assert (await search(engine, tries.allowed_titles(), "a@1", width=1, k=1, name="after")).titles
 
 
 async def test_a_search_cancelled_while_a_request_is_handed_over_leaves_none(engine, tries, monkeypatch) -> None:
@@ -323,7 +330,33 @@ async def test_a_search_cancelled_while_a_request_is_handed_over_leaves_none(eng
     monkeypatch.setattr(engine._llm, "add_request", add_slowly)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await search(engine, tries.open_titles(), "a@1", name="handed-over")
+            await search(engine, tries.allowed_titles(), "a@1", name="handed-over")
+    assert engine._llm.get_num_unfinished_requests() == 0
+
+
+async def test_a_stopped_engine_hangs_until_it_goes_on(engine) -> None:
+    """Its process is alive and its connections are open, so `ping` finds nothing."""
+    heartbeat = Heartbeat(engine, adapter_id="a@1", prompt_ids=PROMPT[:1], hung_after_s=0.5)
+
+    async def seen(hangs: bool) -> None:
+        async with asyncio.timeout(60):
+            while hangs != (heartbeat.silent_s() >= 0.5):
+                await asyncio.sleep(0.05)
+
+    [child] = engine._children
+    async with heartbeat.beating():
+        await seen(hangs=False)
+        os.kill(child.pid, signal.SIGSTOP)
+        try:
+            await seen(hangs=True)
+            await engine.ping()
+            with pytest.raises(EngineHungError, match="wrote none for"):
+                heartbeat.check()
+        finally:
+            os.kill(child.pid, signal.SIGCONT)
+        await seen(hangs=False)
+    heartbeat.check()
+    assert (await engine.generate(PROMPT, adapter_id="a@1", max_new_tokens=2, request_id="goes on")).ids
     assert engine._llm.get_num_unfinished_requests() == 0
 
 
@@ -340,7 +373,7 @@ async def test_a_killed_engine_is_named_and_a_bad_adapter_leaves_no_process(
     running = asyncio.create_task(
         engine.generate(PROMPT, adapter_id="a@1", max_new_tokens=150, request_id="interrupted")
     )
-    searching = asyncio.create_task(search(engine, tries.open_titles(), "b@1", name="interrupted"))
+    searching = asyncio.create_task(search(engine, tries.allowed_titles(), "b@1", name="interrupted"))
     await asyncio.sleep(0.02)
     os.kill(child.pid, signal.SIGKILL)
     for task in (running, searching):

@@ -113,7 +113,7 @@ class _Search:
                     break
                 beams = beams.select(runs_on)
                 trees.keep(runs_on)
-            logits = trees.grow(beams.ids[:, :, -1], beams.parents)
+            logits = trees.grow(beams.ids[:, :, -1], trees.newest + beams.parents)
         return [results[prompt] for prompt in range(prompts)]
 
     def _start(self, prompts: int, device: torch.device) -> _Beams:

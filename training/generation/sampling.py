@@ -64,7 +64,7 @@ def _sample_batch(
         has_ended |= tokens == end_id
         if has_ended.all() or length == max_new_tokens:
             break
-        logits = trees.grow(tokens, itself if length > 1 else torch.zeros_like(itself))
+        logits = trees.grow(tokens, trees.newest + itself if length > 1 else torch.zeros_like(itself))
     return [
         [
             Generation(tuple(_until(row, end_id)), log_prob, is_finished=end_id in row)

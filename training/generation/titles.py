@@ -1,4 +1,4 @@
-"""Beam search among the titles that exist: every step is confined to the children in the title trie.
+"""Beam search among the titles that exist: every step is constrained to the children in the title trie.
 
 The counterpart of `training.generation.beam`, with the catalog in place of the end token: it gives many titles per
 prompt, all different, all in the catalog, with the model's own log-probabilities. Nothing is divided by a length; D3
@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from index.titles.beam import TitleBeams, TokenIds, count_observed
+from index.titles.filtered_trie import AllowedTitles, FilteredTrie
 from index.titles.trie import ROOT, TitleTrie
 from training.generation.title_scorer import TitleScorer
 from training.generation.tree_attention import TokenTrees
@@ -47,25 +49,19 @@ def write_titles(
     *,
     width: int,
     k: int,
-    renormalise: bool = False,
     batch_size: int = 32,
     advance: Callable[[int], None] = lambda n: None,
 ) -> list[TitleList]:
-    """Find the k most probable titles of the catalog after every prompt, by a beam of `width` unfinished titles.
-
-    A title that ends leaves the beam, and a prompt is done when no running one can still beat its k-th ended.
+    """Find the k most probable titles of the catalog after every prompt, by the beam search that is served.
 
     Args:
         model: a causal language model from `training.model.language_model.load_base`, in eval mode.
         prompts: token ids, of any lengths from 1.
         trie: of the catalog's titles.
-        width: unfinished titles kept per step.
-        k: titles per prompt; fewer where fewer ended in a beam.
-        renormalise: score a token by its probability among those that the trie allows, so that a forced one costs
-            nothing. The default is the model's own probability; which ranks better was no more than noise
-            (`benchmarks.decoding.quality`).
+        width: beams of each length.
+        k: titles per prompt; fewer where the beams found fewer.
         batch_size: prompts decoded at once; sorted by length.
-        advance: told how many prompts were done.
+        advance: called with the number of prompts that were done.
 
     Returns:
         One list per prompt, in order.
@@ -75,13 +71,13 @@ def write_titles(
     """
     order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]))
     results: dict[int, TitleList] = {}
-    most_tokens = min(width * _depth(trie), len(trie))
+    titles, most_tokens = AllowedTitles((FilteredTrie(trie),)), _most_tokens(trie, width)
     with torch.inference_mode():
         for begin in range(0, len(order), batch_size):
             chosen = order[begin : begin + batch_size]
             trees = TokenTrees(model, [prompts[at] for at in chosen], most_tokens=most_tokens)
-            searches = [_PromptSearch(trie, width, k) for _ in chosen]
-            _run(trees, searches, trie, renormalise)
+            searches = [_PromptSearch(titles, width, k) for _ in chosen]
+            _run(trees, searches, titles)
             results |= {at: search.result() for at, search in zip(chosen, searches, strict=True)}
             advance(len(chosen))
     return [results[at] for at in range(len(prompts))]
@@ -117,7 +113,7 @@ def write_best_titles(
     k = min(k, len(trie.rows))
     lists = write_titles(model, prompts, trie, width=width or 2 * k, k=k, batch_size=8 * batch_size)
     slack = _ROUNDING.get(next(model.parameters()).dtype, _ROUNDING_HALF)
-    most_tokens = min(_MOST_BEAMS * _depth(trie), len(trie))
+    titles, most_tokens = AllowedTitles((FilteredTrie(trie),)), _most_tokens(trie, _MOST_BEAMS)
     bounded = [at for at, found in enumerate(lists) if not found.is_proven and len(found.rows) == k]
     bounded.sort(key=lambda at: len(prompts[at]))
     with torch.inference_mode():
@@ -126,8 +122,8 @@ def write_best_titles(
             trees = TokenTrees(model, [prompts[at] for at in chosen], most_tokens=most_tokens)
             # a little less than the k-th title: another batch rounds otherwise
             bounds = [float(lists[at].log_probs[-1]) - slack for at in chosen]
-            searches = [_PromptSearch(trie, _MOST_BEAMS, k, above=bound) for bound in bounds]
-            _run(trees, searches, trie, renormalise=False)
+            searches = [_PromptSearch(titles, _MOST_BEAMS, k, bound) for bound in bounds]
+            _run(trees, searches, titles)
             for at, search in zip(chosen, searches, strict=True):
                 lists[at] = search.result()
             advance(len(chosen))
@@ -145,114 +141,86 @@ def _best_of_all(trie: TitleTrie, scores: NDArray[np.float32], k: int) -> TitleL
     return TitleList(trie.rows[best].astype(np.int64), scores[best], is_proven=True)
 
 
-@dataclass(frozen=True)
-class _Candidates:
-    """Continuations of the beams of a batch by one token, beam by beam.
-
-    Attributes:
-        beams: int64 [m], ascending: which beam of the batch, prompt * K + beam.
-        nodes: int64 [m], where in the trie they lead.
-        log_probs: float32 [m].
-    """
-
-    beams: NDArray[np.int64]
-    nodes: NDArray[np.int64]
-    log_probs: NDArray[np.float32]
-
-    def __getitem__(self, which: Any) -> _Candidates:
-        return _Candidates(self.beams[which], self.nodes[which], self.log_probs[which])
-
-
 class _PromptSearch:
-    """One prompt's ended titles, and what becomes of the candidates of a step.
+    """One prompt's search, and which node of its tree each prefix is."""
 
-    Args:
-        above: a beam with less than this log-probability cannot matter.
-    """
+    def __init__(self, titles: AllowedTitles, width: int, k: int, above: float = -np.inf) -> None:
+        self.beams = TitleBeams(titles, width=width, k=k, above=above)
+        self.k, self.observed = k, count_observed(width)
+        self._nodes: dict[TokenIds, int] = {(): 0}
 
-    def __init__(self, trie: TitleTrie, width: int, k: int, *, above: float = -np.inf) -> None:
-        self._trie, self._width, self._k, self._above = trie, width, min(k, len(trie.rows)), above
-        self._rows = np.empty(0, dtype=np.int64)
-        self._log_probs = np.empty(0, dtype=np.float32)
-        self._dropped = -np.inf  # the most probable beam that had no place
+    def parent(self, prefix: TokenIds) -> int:
+        return self._nodes[prefix[:-1]]
 
-    def step(self, candidates: _Candidates) -> _Candidates:
-        """Keep the titles that end and return the best of the others that can still matter, best first."""
-        ends = self._trie.is_title(candidates.nodes)
-        if ends.any():
-            self._end(candidates[ends])
-        running = candidates[~ends & (candidates.log_probs > max(self._worst, self._above))]
-        order = np.argsort(-running.log_probs, kind="stable")
-        if len(order) > self._width:
-            self._dropped = max(self._dropped, float(running.log_probs[order[self._width]]))
-        return running[order[: self._width]]
+    def number(self, prefix: TokenIds, node: int) -> None:
+        self._nodes[prefix] = node
 
     def result(self) -> TitleList:
-        last = float(self._log_probs[-1]) if len(self._rows) == self._k else -np.inf
-        return TitleList(self._rows, self._log_probs, is_proven=self._dropped <= last)
-
-    @property
-    def _worst(self) -> float:
-        """What a beam must be above to matter."""
-        return float(self._log_probs[-1]) if len(self._rows) == self._k else -np.inf
-
-    def _end(self, titles: _Candidates) -> None:
-        counts = self._trie.end[titles.nodes] - self._trie.begin[titles.nodes]  # rows whose titles have these tokens
-        rows = np.concatenate([self._rows, *map(self._trie.rows_below, titles.nodes.tolist())])
-        log_probs = np.concatenate([self._log_probs, np.repeat(titles.log_probs, counts)])
-        best = np.lexsort((rows, -log_probs))[: self._k]
-        self._rows, self._log_probs = rows[best].astype(np.int64), log_probs[best]
+        found = self.beams.result()
+        listed = [(row, title.log_prob) for title in found.titles for row in title.rows][: self.k]
+        rows, log_probs = np.array([row for row, _ in listed]), np.array([log_prob for _, log_prob in listed])
+        return TitleList(rows.astype(np.int64), log_probs.astype(np.float32), found.is_proven)
 
 
-def _run(trees: TokenTrees, searches: Sequence[_PromptSearch], trie: TitleTrie, renormalise: bool) -> None:
-    """Search for the prompts of a batch, in step, until the last is done."""
-    prompts = len(searches)
-    places = np.arange(prompts)
-    nodes = np.full((prompts, 1), ROOT)  # [P, K]
-    log_probs = np.zeros((prompts, 1), dtype=np.float32)  # [P, K], -inf: a beam that only fills a place
+def _run(trees: TokenTrees, searches: Sequence[_PromptSearch], titles: AllowedTitles) -> None:
+    """Search for the prompts of a batch: every step reads all their frontiers in one forward."""
+    running = [search for search in searches if search.beams.frontier]
+    if not running:
+        return
     logits = trees.read_prompts()
     while True:
-        candidates = _continue(trie, nodes, log_probs, logits, renormalise)
-        bounds = np.searchsorted(candidates.beams, np.arange(len(places) + 1) * nodes.shape[1])
-        chosen = [
-            searches[int(place)].step(candidates[begin:end])
-            for place, begin, end in zip(places, bounds[:-1], bounds[1:], strict=True)
-        ]
-        runs_on = np.array([len(beams.nodes) > 0 for beams in chosen])
+        _observe(running, titles, logits)
+        for search in running:
+            search.beams.advance()
+        runs_on = np.array([bool(search.beams.frontier) for search in running])
         if not runs_on.any():
             return
         if not runs_on.all():
             trees.keep(torch.from_numpy(runs_on).to(trees.device))
-        parents = _pad([beams.beams % nodes.shape[1] for beams in chosen], 0)[runs_on]
-        nodes = _pad([beams.nodes for beams in chosen], ROOT)[runs_on]
-        log_probs = _pad([beams.log_probs for beams in chosen], -np.inf)[runs_on]
-        places = places[runs_on]
-        tokens = np.maximum(trie.tokens[nodes], 0)  # a filled place's beam reads something, and nobody asks it
-        logits = trees.grow(_tensor(tokens, trees.device), _tensor(parents, trees.device))
+            running = [search for search in running if search.beams.frontier]
+        prefixes = [list(search.beams.frontier) for search in running]
+        tokens = _pad([[prefix[-1] for prefix in own] for own in prefixes])
+        parents = _pad(
+            [[search.parent(prefix) for prefix in own] for search, own in zip(running, prefixes, strict=True)]
+        )
+        logits = trees.grow(tokens.to(trees.device), parents.to(trees.device))
+        for search, own in zip(running, prefixes, strict=True):
+            for at, prefix in enumerate(own):
+                search.number(prefix, trees.newest + at)
 
 
-def _continue(
-    trie: TitleTrie, nodes: NDArray[np.int64], log_probs: NDArray[np.float32], logits: Tensor, renormalise: bool
-) -> _Candidates:
-    """All continuations that the trie allows: nodes and log_probs [P, K], logits [P, K, V]."""
-    live = np.flatnonzero(log_probs.ravel() > -np.inf)
-    owners, children = trie.children(nodes.ravel()[live])
-    beams = live[owners]
+def _observe(running: Sequence[_PromptSearch], titles: AllowedTitles, logits: Tensor) -> None:
+    """Tell every search the log-probabilities after its frontier; logits [P, K, V], in the frontier's order."""
+    frontiers = [list(search.beams.frontier.items()) for search in running]
+    allowed = [[titles.next_tokens(position) for _, position in frontier] for frontier in frontiers]
+    counts = [[len(tokens) for tokens in own] for own in allowed]
+    branches = logits.shape[1]
+    rows = np.concatenate([row * branches + np.repeat(np.arange(len(own)), own) for row, own in enumerate(counts)])
+    at = torch.from_numpy(rows).to(logits.device)
+    tokens = np.concatenate([tokens for own in allowed for tokens in own])
     flat = logits.flatten(0, 1)  # [P * K, V]
-    at, tokens = _tensor(beams, flat.device), _tensor(trie.tokens[children], flat.device)
-    steps = (flat[at, tokens] - flat.logsumexp(dim=1)[at]).cpu().numpy()
-    if renormalise:
-        begins = np.flatnonzero(np.diff(owners, prepend=-1))
-        steps = steps - np.logaddexp.reduceat(steps, begins)[owners]
-    return _Candidates(beams, children, (log_probs.ravel()[beams] + steps).astype(np.float32))
+    log_probs = flat[at, torch.from_numpy(tokens).to(flat.device)] - flat.logsumexp(dim=1)[at]
+    parts = np.split(log_probs.cpu().numpy(), np.cumsum([count for own in counts for count in own])[:-1])
+    observed = iter(parts)
+    for search, frontier, own in zip(running, frontiers, allowed, strict=True):
+        for (prefix, _), following in zip(frontier, own, strict=True):
+            values = next(observed)
+            if len(values) > search.observed:
+                most = np.argpartition(-values, search.observed - 1)[: search.observed]
+                following, values = following[most], values[most]
+            search.beams.observe(prefix, following, values)
 
 
-def _pad(parts: Sequence[NDArray[Any]], value: float) -> NDArray[Any]:
-    """Rows of different lengths as one array, filled up with a value."""
-    rows = np.full((len(parts), max(map(len, parts))), value, dtype=parts[0].dtype)
-    for row, part in zip(rows, parts, strict=True):
-        row[: len(part)] = part
-    return rows
+def _pad(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Rows of different lengths as one int64 tensor. Filled up with 0: token 0 after the prompt, which nobody reads."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
+
+
+def _most_tokens(trie: TitleTrie, width: int) -> int:
+    """Tokens that a search may add to a prompt: its beams of every length and where each continues greedily."""
+    depth = _depth(trie)
+    return min(width * depth * depth, len(trie))
 
 
 def _depth(trie: TitleTrie) -> int:
@@ -262,7 +230,3 @@ def _depth(trie: TitleTrie) -> int:
         _, level = trie.children(level)
         depth += bool(len(level))
     return depth
-
-
-def _tensor(values: NDArray[Any], device: torch.device) -> Tensor:
-    return torch.from_numpy(values.astype(np.int64)).to(device)

@@ -4,9 +4,9 @@ Whatever grows from a prompt lies in the prompt's row:
 
     prompt | padding | step 1: one token per branch | step 2: one token per branch | ...
 
-A step appends the newest token of every branch. A mask tells each which positions of the row it sees, the prompt and
-its own ancestors, and its position counts on from the prompt's end wherever in the row it lies. So branches fork and
-end without a key or value being copied, and a branch more costs a token per step, not a prompt.
+A step appends tokens, each after a node: node 0 is the prompt, and every token is one more. A mask shows a token its
+prompt and its own ancestors only, and its position counts on from the prompt's end wherever in the row it lies. So
+branches fork, wait and end without a key or value being copied, and a branch more costs a token per step, not a prompt.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ class TokenTrees:
         prompts: token ids, of any lengths from 1.
         most_tokens: that will be added to a prompt, over all its branches.
 
+    Attributes:
+        newest: number of the first node that the last step added; its other nodes follow.
+
     Raises:
         TrainingError: the model's attention cannot keep branches apart
             (`training.model.block_attention.check_exact_attention`), or looks back less far than a row of the cache may
@@ -45,9 +48,12 @@ class TokenTrees:
         is_prompt = torch.arange(int(lengths.max())) < lengths[:, None]  # [P, T]
         self._ids = torch.zeros(is_prompt.shape, dtype=torch.int64)
         self._ids[is_prompt] = torch.tensor([token for prompt in prompts for token in prompt])
-        self._next_position = lengths.to(self.device)  # [P]
-        # bool [P, K, T]: where a branch finds its prompt and its own tokens
-        self._visible = is_prompt.to(self.device)[:, None]
+        self._lengths = lengths.to(self.device)  # [P]
+        self._is_prompt = is_prompt.to(self.device)
+        # int64 [P, N], of each node; the prompt's parent is itself
+        self._parents = torch.zeros(len(prompts), 1, dtype=torch.int64, device=self.device)
+        self._depths = torch.zeros_like(self._parents)
+        self.newest = 0
         self._cache = _new_cache(self._transformer.config, self._ids.shape[1] + most_tokens)
 
     def read_prompts(self) -> Tensor:
@@ -58,33 +64,45 @@ class TokenTrees:
         output = self._transformer(
             input_ids=self._ids.to(self.device), past_key_values=self._cache, use_cache=True
         ).last_hidden_state
-        last = output[torch.arange(len(output), device=self.device), self._next_position - 1]  # [P, H]
+        last = output[torch.arange(len(output), device=self.device), self._lengths - 1]  # [P, H]
         return self.head(last[:, None])
 
     def grow(self, tokens: Tensor, parents: Tensor) -> Tensor:
-        """Add one token to each branch.
+        """Add one token to each of K branches of every prompt.
 
         Args:
             tokens: int64 [P, K], K any number.
-            parents: int64 [P, K], the branch of the last step that each goes on from; several may go on from one, and
-                those from which none does have ended.
+            parents: int64 [P, K], the node that each goes on from; several may go on from one.
 
         Returns:
             Logits [P, K, V] of the next token, float32.
         """
-        prompts, branches = tokens.shape
-        inherited = pick(self._visible, parents)
-        itself = torch.eye(branches, dtype=torch.bool, device=self.device).expand(prompts, branches, branches)
-        self._visible = torch.cat([inherited, itself], dim=2)
+        depths = self._depths.gather(1, parents) + 1
+        visible = self._see(parents)
+        self.newest = self._parents.shape[1]
+        self._parents = torch.cat([self._parents, parents], dim=1)
+        self._depths = torch.cat([self._depths, depths], dim=1)
         output = self._transformer(
             input_ids=tokens,
-            attention_mask=self._visible[:, None],
-            position_ids=self._next_position[:, None].expand(prompts, branches),
+            attention_mask=visible[:, None],
+            position_ids=self._lengths[:, None] + depths - 1,
             past_key_values=self._cache,
             use_cache=True,
         ).last_hidden_state
-        self._next_position = self._next_position + 1
         return self.head(output)
+
+    def _see(self, parents: Tensor) -> Tensor:
+        """What new nodes after `parents` attend to: bool [P, K, T], the prompt, their ancestors and themselves."""
+        prompts, branches = parents.shape
+        nodes = self._parents.shape[1]
+        sees = torch.zeros(prompts, branches, nodes + branches, dtype=torch.bool, device=self.device)
+        sees[:, :, nodes:] = torch.eye(branches, dtype=torch.bool, device=self.device)
+        ancestors = parents
+        while ancestors.any():
+            sees.scatter_(2, ancestors[:, :, None], True)
+            ancestors = self._parents.gather(1, ancestors)
+        is_prompt = self._is_prompt[:, None].expand(prompts, branches, -1)
+        return torch.cat([is_prompt, sees[:, :, 1:]], dim=2)  # node 0 is the prompt itself
 
     def read_trie(self, tokens: Tensor, ancestors: Sequence[Tensor]) -> Tensor:
         """Read a trie of continuations after every prompt, all at once, and forget it again.
@@ -100,12 +118,12 @@ class TokenTrees:
         """
         depths = torch.cat([torch.full((len(level),), level.shape[1] - 1) for level in ancestors]).to(self.device)
         states: Tensor = self._transformer(
-            input_ids=tokens.expand(len(self._next_position), -1),
+            input_ids=tokens.expand(len(self._lengths), -1),
             attention_mask=no_mask(self.device),
-            position_ids=self._next_position[:, None] + depths,
+            position_ids=self._lengths[:, None] + depths,
             past_key_values=self._cache,
             use_cache=True,
-            trie=TrieTokens(ancestors, self._visible[:, 0]),
+            trie=TrieTokens(ancestors, self._is_prompt),
         ).last_hidden_state
         self._cache.crop(-len(tokens))
         return states
@@ -117,7 +135,8 @@ class TokenTrees:
 
     def keep(self, rows: Tensor) -> None:
         """Forget the prompts that are False in rows, bool [P]."""
-        self._next_position, self._visible = self._next_position[rows], self._visible[rows]
+        self._lengths, self._is_prompt = self._lengths[rows], self._is_prompt[rows]
+        self._parents, self._depths = self._parents[rows], self._depths[rows]
         self._cache.batch_select_indices(rows)
 
 

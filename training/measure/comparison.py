@@ -67,19 +67,19 @@ def compare_evaluations(a: Evaluation, b: Evaluation) -> list[Comparison]:
             f"{a.method} and {b.method} were evaluated on different windows ({len(a.users)} and {len(b.users)})",
             remedy="evaluate both in one `softrec compare`",
         )
-    bootstrap = UserBootstrap(a.users)
-    comparisons = []
-    for name, k in COMPARED:
-        values_a, values_b = (MEASURES[name](evaluation.positions, k) for evaluation in (a, b))
-        difference = values_b - values_a
-        comparisons.append(
-            Comparison(
-                metric=f"{name}@{k}",
-                a=float(values_a.mean()),
-                b=float(values_b.mean()),
-                difference=bootstrap.interval(difference),
-                wins=int((difference > 0).sum()),
-                losses=int((difference < 0).sum()),
-            )
+    pairs = [[MEASURES[name](evaluation.positions, k) for evaluation in (a, b)] for name, k in COMPARED]
+    differences = [values_b - values_a for values_a, values_b in pairs]
+    intervals = UserBootstrap(a.users).intervals(differences)
+    return [
+        Comparison(
+            metric=f"{name}@{k}",
+            a=float(values_a.mean()),
+            b=float(values_b.mean()),
+            difference=interval,
+            wins=int((difference > 0).sum()),
+            losses=int((difference < 0).sum()),
         )
-    return comparisons
+        for (name, k), (values_a, values_b), difference, interval in zip(
+            COMPARED, pairs, differences, intervals, strict=True
+        )
+    ]

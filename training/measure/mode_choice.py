@@ -110,9 +110,9 @@ def choose_mode(
         attempt("greedy", 1, greedy, with_popularity(greedy))
     attempt("greedy", 1, greedy, fused(greedy))
     for width in WIDTHS:
-        confined = decode("constrained_beam", width)
-        attempt("constrained_beam", width, confined, lambda at: RankingSpec("likelihood"))
-        attempt("constrained_beam", width, confined, fused(confined))
+        constrained = decode("constrained_beam", width)
+        attempt("constrained_beam", width, constrained, lambda at: RankingSpec("likelihood"))
+        attempt("constrained_beam", width, constrained, fused(constrained))
     chosen = trials[cheapest_of_the_best(gained, [window.user_id for window in windows])]
     same = [trial for trial in trials if (trial.decoding, trial.width) == (chosen.decoding, chosen.width)]
     weights = next(trial.ranking.weights for trial in same if trial.ranking.mode == "fusion")

@@ -36,7 +36,7 @@ def load_base(
     )
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, attn_implementation="sdpa", local_files_only=True, **chosen
+            path, dtype=dtype, attn_implementation="sdpa", local_files_only=True, use_safetensors=True, **chosen
         )
     except (OSError, ValueError) as error:  # no weights, no model_type, an architecture without sdpa
         raise TrainingError(

@@ -18,6 +18,7 @@ from clients.demo_shop import write_demo_shop
 from index.workspace import ShopSettings, Workspace
 from serving.errors import ServingError
 from tests.tiny_shop import write_tiny_base
+from tests.unit.index.search.test_last_token_encoder import write_base
 
 VERBS = [
     "demo",
@@ -304,6 +305,30 @@ def test_doctor_looks_for_the_redis_that_serving_would_use(variable: str, monkey
     assert doctor.redis_server().state == "ok"
     monkeypatch.setenv("SOFTREC_MAX_RUNNING", "none")
     assert doctor.redis_server().state == "wrong"
+
+
+def test_doctor_finds_the_papers_own_set_up_sound(files: Path, tmp_path: Path) -> None:
+    """A named base whose hidden states are the encoder (arXiv:2505.20771)."""
+    shop = tmp_path / "shop"
+    init(files, shop)
+    base = write_base(tmp_path / "llm")
+    Workspace.open(shop).write_settings(ShopSettings(encoder="base", base_model=str(base)))
+    found = {finding.what: finding for finding in doctor.workspace(shop, quick=False)}
+    assert found["encoder weights"] == doctor.Finding("encoder weights", "ok", "base, 32 dimensions")
+    Workspace.open(shop).write_settings(ShopSettings(encoder="base", base_model="some/llm"))
+    found = {finding.what: finding for finding in doctor.workspace(shop, quick=False)}
+    assert found["encoder weights"].state == "not tried"  # and nothing was downloaded
+    Workspace.open(shop).write_settings(ShopSettings(encoder="base"))
+    found = {finding.what: finding for finding in doctor.workspace(shop, quick=False)}
+    assert (found["encoder weights"].state, found["base model"].state) == ("missing", "missing")
+
+
+def test_doctor_runs_nothing_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "h2.py").write_text(f"open({str(tmp_path / 'was_run')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(doctor, "IMPORTS", ("h2",))
+    doctor.imports(quick=False)
+    assert not (tmp_path / "was_run").exists()
 
 
 def test_doctor_is_content_with_a_sound_machine(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from index.workspace import ShopSettings, Workspace
 from serving.adapters.arms import ArmChooser
 from serving.adapters.proof import ServedAdapter
 from serving.admission import Admission
+from serving.engine.heartbeat import Heartbeat
 from serving.events.embedded_redis import EmbeddedRedis
 from serving.events.event_store import EventStore
 from serving.events.history import Histories
@@ -69,6 +70,7 @@ class Rig:
 
     service: Service
     engine: FakeEngine
+    heartbeat: Heartbeat
     store: EventStore
     renderer: PromptRenderer
     admission: Admission
@@ -146,9 +148,11 @@ def rig(tmp_path: Path, live: LiveIndex, store: EventStore, cache: HistoryCache)
     )
     admission = Admission(max_running=2, max_waiting=1, retry_after_s=3)
     views = Snapshots(live, {renderer.tokenization_digest: renderer})
+    heartbeat = Heartbeat(engine, adapter_id=ADAPTER_IDS["sft"], prompt_ids=[1], hung_after_s=0.05)
     recommender = Recommender(
         arms=arms,
         engine=engine,
+        heartbeat=heartbeat,
         views=views,
         histories=histories,
         store=store,
@@ -156,9 +160,10 @@ def rig(tmp_path: Path, live: LiveIndex, store: EventStore, cache: HistoryCache)
         timeout_ms=5000,
     )
     events, items = EventIntake(views, histories), ItemEditor(live, views, allowed=True)
-    service = Service(recommender, events, items, arms, views, engine, store, cache)
-    made = Rig(service, engine, store, renderer, admission, live)
+    service = Service(recommender, events, items, arms, views, engine, heartbeat, store, cache)
+    made = Rig(service, engine, heartbeat, store, renderer, admission, live)
     made.write("sft", "Portal")
     made.write("soft", "Zork")
     yield made
+    items.close()
     recommender.close()

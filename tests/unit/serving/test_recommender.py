@@ -1,11 +1,24 @@
 """The request path, with answers worked out by hand from tests.tiny_shop."""
 
 import asyncio
+import contextlib
+import sqlite3
 from pathlib import Path
 
+import httpx
 import pytest
 
-from serving.errors import AdapterForbiddenError, DeadlineError, OverloadedError, UnknownAdapterError
+from clients.http.client import AsyncClient
+from serving import recommender
+from serving.errors import (
+    AdapterForbiddenError,
+    DeadlineError,
+    OverloadedError,
+    StoreUnavailableError,
+    UnknownAdapterError,
+)
+from serving.events.event_store import Decision
+from serving.http.app import create_app
 from serving.schema import ArmReason, Degraded, Filters, HistorySource, Match, RecommendRequest, ScoreType, Source
 from tests.unit.serving.conftest import ADAPTER_IDS, Rig, find_decision
 
@@ -85,7 +98,7 @@ async def test_a_title_that_no_prompt_can_hold_is_skipped_and_hides_nothing(rig:
 async def test_a_history_that_no_prompt_can_hold_is_answered_by_popularity(rig: Rig) -> None:
     """Nobody is asked to write from an empty prompt. Popularity without Portal (seen): Doom and Myst, 1 each."""
     rig.make_room(4)
-    async with rig.admission.place(), rig.admission.place():  # all there are: the answer needs none
+    async with rig.admission.slot(), rig.admission.slot():  # all there are: the answer needs none
         for history in (["i5", "i1"], ["??", "i5"]):
             answer = await rig.service.recommender.recommend(
                 RecommendRequest(history=history, k=2, explain=True), request_id=f"r {history[0]}"
@@ -192,6 +205,38 @@ async def test_the_decision_is_stored_before_the_answer_leaves(rig: Rig, tmp_pat
     assert tuple(decision["details"]["prompt_ids"]) == rig.engine.prompts[0][1]
     await rig.service.recommender.recommend(request, request_id="r2", record=False)
     assert find_decision(tmp_path / "events.db", "r2") is None
+
+
+@pytest.mark.parametrize("failure", [StoreUnavailableError("the disk is full"), RuntimeError("a bug")])
+async def test_a_decision_that_cannot_be_stored_does_not_cost_the_answer(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    """A caller who got 503 here asked again, up to four times, and each time the model wrote. Over HTTP: one call."""
+
+    def fail(decision: Decision) -> None:
+        raise failure
+
+    monkeypatch.setattr(rig.store, "record_decision", fail)
+    app = create_app(contextlib.nullcontext(rig.service))
+    async with app.router.lifespan_context(app), AsyncClient(transport=httpx.ASGITransport(app)) as client:
+        answer = await client.recommend(RecommendRequest(history=["i8"], k=1))
+    assert [item.item_id for item in answer.items] == ["i7"]
+    assert answer.degraded == [Degraded.DECISION_NOT_RECORDED]
+    assert len(rig.engine.prompts) == 1
+
+
+async def test_an_answer_does_not_wait_for_a_locked_store(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process writes. What it takes longer than the answer waits, the decision is stored late or never."""
+    monkeypatch.setattr(recommender, "_RECORD_TIMEOUT_S", 0.05)
+    with contextlib.closing(sqlite3.connect(tmp_path / "events.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = await rig.service.recommender.recommend(RecommendRequest(history=["i8"], k=1), request_id="r")
+        other.rollback()
+    assert [item.item_id for item in answer.items] == ["i7"]
+    assert answer.degraded == [Degraded.DECISION_NOT_RECORDED]
+    rig.store.writes.close()  # no call is left behind
 
 
 async def test_past_the_deadline_generation_is_cancelled(rig: Rig, tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """Opening a workspace: what does not belong together is refused by name, and what is sold out stays at home."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from index.artifact import write_artifact
@@ -12,7 +15,7 @@ from index.errors import CorruptArtifactError, MismatchError, MissingArtifactErr
 from index.workspace import Workspace
 from serving.errors import SettingsError
 from serving.events.embedded_redis import EmbeddedRedis
-from serving.schema import ItemBody, RecommendRequest, RecommendResponse
+from serving.schema import Degraded, Event, EventsRequest, EventType, ItemBody, RecommendRequest, RecommendResponse
 from serving.service import open_service
 from serving.settings import ServingSettings
 from tests.fake_engine import FakeEngine
@@ -128,6 +131,28 @@ async def test_only_arms_that_somebody_chose_must_be_served(shop: Workspace) -> 
     assert (soft.experiment.id, soft.experiment.reason) == (None, "no_experiment")
     with pytest.raises(SettingsError, match="arm sft is not served; served: soft"):
         await answer(shop, ServingSettings(adapters=("soft",), arms=("sft", "soft")), user_id="ann")
+
+
+async def test_the_embedded_redis_is_started_again_after_it_died(shop: Workspace) -> None:
+    """The store answers meanwhile; what was bought meanwhile is in the history before and after."""
+    before = set(psutil.Process().children())
+    async with asyncio.timeout(60), open_service(shop, ServingSettings(), open_engine=open_fake) as service:
+        [server] = [child for child in set(psutil.Process().children()) - before if child.name() == "redis-server"]
+        request = RecommendRequest(user_id="ann", k=1)
+        recommend = partial(service.recommender.recommend, request, record=False)
+        sources = [(await recommend(request_id=f"r{number}")).history.source for number in range(2)]
+        server.kill()
+        server.wait(20)
+        bought = Event(event_id="e", user_id="ann", item_id="i1", type=EventType.PURCHASE)
+        taken = await service.events.add(EventsRequest(events=[bought]))
+        assert taken.degraded == [Degraded.HISTORY_CACHE_UNAVAILABLE]
+        while (answer := await recommend(request_id="later")).history.source == "store":
+            assert (answer.history.used, answer.history.dropped) == (2, 2)
+            await asyncio.sleep(0.05)
+    assert [*sources, answer.history.source] == ["store", "cache", "cache"]
+    assert (answer.history.used, answer.history.dropped) == (2, 2)
+    assert answer.degraded == []
+    assert set(psutil.Process().children()) <= before
 
 
 async def test_a_store_that_begins_anew_finds_no_old_history_in_redis(

@@ -1,16 +1,14 @@
 """The process in which `training.generation.vllm.writer` keeps its vLLM engine.
 
-vLLM is in no process of its own making but in this one: what it does to its environment, its threads and its process
-group stays here, and nothing of it outlives this process, which ends with training's however that ends.
+vLLM runs inside this process and starts no other: what it does to its environment, its threads and its process group
+stays here. The writer sees to it that this process ends with training's (`index.kill_with_parent`).
 """
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
-import threading
 import traceback
 import warnings
 from dataclasses import dataclass
@@ -37,7 +35,6 @@ class Failure:
 def serve(connection: Connection, base: Path, options: EngineOptions) -> None:
     """Start an engine and send None; answer each Task with some Done and its list[Generation]; end when hung up on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for training
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     warnings.simplefilter("ignore")  # of torch and vllm, about themselves
     logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # while it is imported, too
     try:
@@ -50,11 +47,3 @@ def serve(connection: Connection, base: Path, options: EngineOptions) -> None:
     except Exception as error:
         traceback.print_exc()
         connection.send(Failure(" ".join(f"{type(error).__name__}: {error}".split())))
-
-
-def _end_with_parent() -> None:
-    """Training may be killed while a task is under way."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import torch
 
+from index.kill_with_parent import KillWithParent
 from training.errors import TrainingError
 from training.generation.generation import Generation
 from training.generation.vllm.engine import EngineOptions, Task
@@ -40,6 +41,8 @@ class VllmWriter:
     ) -> None:
         self._process, self._connection, self._folder = process, connection, folder
         self._max_model_len = max_model_len
+        assert process.pid is not None
+        self._killer = KillWithParent([process.pid])
 
     @classmethod
     def open(cls, base: Path, options: EngineOptions) -> Self:
@@ -115,6 +118,7 @@ class VllmWriter:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
+        self._killer.dismiss()
         self._folder.cleanup()
 
     def __enter__(self) -> Self:

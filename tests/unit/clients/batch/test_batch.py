@@ -11,6 +11,7 @@ import pytest
 
 from clients.batch.batch import SCHEMA, BatchReport, BatchSettings, score_file
 from clients.commands.score import describe_experiment
+from clients.errors import RefusedError
 from index.errors import InputError, MismatchError
 from serving.errors import DeadlineError, EngineUnavailableError
 from serving.schema import RecommendRequest, RecommendResponse
@@ -147,15 +148,48 @@ def test_an_unfinished_run_of_something_else_is_not_gone_on_with(tmp_path: Path)
     assert len(recommender.asked) == 25
 
 
-def test_shards_without_their_runs_name_are_thrown_away(tmp_path: Path) -> None:
-    """What a kill inside the removal of another run's folder can leave: its shards, and no run.json."""
-    write_users(tmp_path, user_id=[f"old{n}" for n in range(25)])
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"made_by": "somebody"}'])
+def test_a_folder_of_that_name_that_is_not_ours_is_refused_and_kept(
+    content: str | None, restart: bool, tmp_path: Path
+) -> None:
+    write_users(tmp_path, user_id=["a"])
+    parts = tmp_path / "recs.parquet.parts"
+    parts.mkdir()
+    (parts / "00000.parquet").write_text("a photograph")
+    if content is not None:
+        (parts / "run.json").write_text(content)
+    recommender = Recommender()
+    with pytest.raises(RefusedError, match=r"is not a folder of `softrec score`.*; move it away"):
+        score(tmp_path, recommender, restart=restart)
+    assert (parts / "00000.parquet").read_text() == "a photograph"
+    assert recommender.asked == []
+
+
+def test_a_link_to_our_folder_is_refused(tmp_path: Path) -> None:
+    write_users(tmp_path, user_id=[f"u{n}" for n in range(25)])
     with pytest.raises(EngineUnavailableError):
         score(tmp_path, Recommender(dies_after=15))
-    (tmp_path / "recs.parquet.parts" / "run.json").unlink()
-    write_users(tmp_path, user_id=[f"new{n}" for n in range(25)])
-    assert score(tmp_path, Recommender()).resumed_shards == 0
-    assert pq.read_table(tmp_path / "recs.parquet")["user_id"].to_pylist()[0] == "new0"
+    parts = tmp_path / "recs.parquet.parts"
+    parts.rename(tmp_path / "elsewhere")
+    parts.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RefusedError):
+        score(tmp_path, Recommender(), restart=True)
+    assert (tmp_path / "elsewhere" / "00000.parquet").exists()
+
+
+def test_files_of_others_in_our_folder_stay_and_an_empty_folder_is_used(tmp_path: Path) -> None:
+    write_users(tmp_path, user_id=["a"])
+    parts = tmp_path / "recs.parquet.parts"
+    parts.mkdir()
+    score(tmp_path, Recommender())
+    assert not parts.exists()
+    write_users(tmp_path, user_id=[f"u{n}" for n in range(25)])
+    with pytest.raises(EngineUnavailableError):
+        score(tmp_path, Recommender(dies_after=15))
+    (parts / "notes.txt").write_text("mine")
+    score(tmp_path, Recommender())
+    assert [path.name for path in parts.iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -167,17 +201,19 @@ def test_a_kill_while_the_folder_is_removed_leaves_nothing_that_counts(
     if restart:
         with pytest.raises(EngineUnavailableError):
             score(tmp_path, Recommender(dies_after=15))
+    unlink = Path.unlink
 
-    def die(path: Path) -> None:
-        raise KeyboardInterrupt
+    def die(path: Path, missing_ok: bool = False) -> None:
+        if path.parent.name == "recs.parquet.parts" and path.name[0].isdigit():
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
 
     with monkeypatch.context() as patch:
-        patch.setattr("shutil.rmtree", die)
+        patch.setattr(Path, "unlink", die)
         with pytest.raises(KeyboardInterrupt):
             score(tmp_path, Recommender(), restart=restart)
     parts = tmp_path / "recs.parquet.parts"
     assert list(parts.glob("*.parquet"))
-    assert not (parts / "run.json").exists()
     write_users(tmp_path, user_id=[f"new{n}" for n in range(25)])
     recommender = Recommender()
     assert score(tmp_path, recommender).resumed_shards == 0

@@ -74,7 +74,7 @@ def test_a_merge_asks_for_the_same_kind_of_search(tmp_path: Path) -> None:
     workspace = Workspace.create(tmp_path, ShopSettings())
     write_catalog(workspace.catalog_path, catalog)
     counts = np.zeros(len(catalog), dtype=np.int64)
-    build_index(workspace.index_dir, catalog, LetterEncoder(), counts, kind="ivf", recall_floor=0.9)
+    build_index(workspace.index_dir, catalog, LetterEncoder(), counts, kind="pq", recall_floor=0.9)
     with opened(workspace) as live:
         live.apply(Change("remove", "7"))
         live.apply(Change("put", "new", "zzzyyyxxx"))
@@ -85,8 +85,8 @@ def test_a_merge_asks_for_the_same_kind_of_search(tmp_path: Path) -> None:
             assert found[1:] == [1200, 3]
             live.merge()
     manifest = check_version(workspace.index_dir, live.view.version)
-    assert manifest.body["search"]["kind"] == "ivf"
-    assert manifest.body["asked_for"] == {"kind": "ivf", "recall_floor": 0.9}
+    assert manifest.body["search"]["kind"] == "pq"
+    assert manifest.body["asked_for"] == {"kind": "pq", "recall_floor": 0.9}
     assert manifest.body["rows"] == 1201
 
 

@@ -13,7 +13,7 @@ from index.catalog.catalog import Catalog, Item
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError
 from index.live.snapshot import load_active
 from index.live.versions import ACTIVE, activate, build_index, encode_titles, list_versions, read_encoder_name
-from index.search.kind import build_search, write_search
+from index.search.kind import SearchRequest, build_search, write_search
 from tests.unit.index.letter_encoder import LetterEncoder
 
 CATALOG = Catalog.from_items(
@@ -142,10 +142,10 @@ def big_catalog() -> Catalog:
 def test_the_kind_of_search_and_its_recall_are_in_the_manifest(tmp_path: Path) -> None:
     catalog = big_catalog()
     version = build_index(
-        tmp_path, catalog, LetterEncoder(), np.zeros(len(catalog), dtype=np.int64), kind="hnsw", recall_floor=0.8
+        tmp_path, catalog, LetterEncoder(), np.zeros(len(catalog), dtype=np.int64), kind="pq", recall_floor=0.8
     )
     facts = json.loads((tmp_path / version / "manifest.json").read_text())["body"]["search"]
-    assert (facts["kind"], facts["queries"]) == ("hnsw", 256)
+    assert (facts["kind"], facts["queries"]) == ("pq", 256)
     assert 0.8 <= facts["recall_at_10"] <= 1
     ranking = load_active(tmp_path, encoder=LetterEncoder()).grounder.rank([catalog.titles[700]], 3)[0]
     assert ranking.rows[0] == 700
@@ -157,8 +157,8 @@ def test_a_search_file_of_other_rows_is_corrupt_even_if_its_digest_fits(tmp_path
     """Two versions' files exchanged, and the manifest written for it: the sizes say so."""
     catalog = big_catalog()
     vectors = LetterEncoder().encode(catalog.titles)
-    _, facts = build_search(vectors, kind="ivf", recall_floor=0.5)
-    other, _ = build_search(vectors[:1100], kind="ivf", recall_floor=0.5)
+    _, facts = build_search(vectors, SearchRequest("pq", 0.5))
+    other, _ = build_search(vectors[:1100], SearchRequest("pq", 0.5))
     version = build_index(tmp_path, catalog, LetterEncoder(), np.zeros(len(catalog), dtype=np.int64))
     with write_artifact(tmp_path / "0002-00000000", kind="index") as draft:
         write_search(draft.path, other)
@@ -167,7 +167,23 @@ def test_a_search_file_of_other_rows_is_corrupt_even_if_its_digest_fits(tmp_path
         manifest = json.loads((tmp_path / version / "manifest.json").read_text())
         draft.body.update(manifest["body"] | {"search": facts})
     activate(tmp_path, "0002-00000000")
-    with pytest.raises(CorruptArtifactError, match="holds 1100 vectors"):
+    with pytest.raises(CorruptArtifactError, match="hold 1100 vectors"):
+        load_active(tmp_path, encoder=LetterEncoder())
+
+
+@pytest.mark.parametrize(
+    "changed", [{"search": {"kind": "hnsw", "breadth": 16}}, {"asked_for": {"kind": "hnsw", "recall_floor": 0.9}}]
+)
+def test_a_version_of_a_kind_that_is_gone_is_refused_with_the_command_that_builds_it_again(
+    changed: dict[str, object], tmp_path: Path
+) -> None:
+    version = build(tmp_path)
+    with write_artifact(tmp_path / "0002-00000000", kind="index") as draft:
+        for name in ("vectors.faiss", "catalog.parquet", "popularity.npy"):
+            (draft.path / name).write_bytes((tmp_path / version / name).read_bytes())
+        draft.body.update(json.loads((tmp_path / version / "manifest.json").read_text())["body"] | changed)
+    activate(tmp_path, "0002-00000000")
+    with pytest.raises(CorruptArtifactError, match=r"hnsw.*build the index again with `softrec index"):
         load_active(tmp_path, encoder=LetterEncoder())
 
 

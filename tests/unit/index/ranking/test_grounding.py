@@ -95,9 +95,9 @@ def test_an_exact_title_that_an_approximate_search_misses_is_0_away() -> None:
     """The search does not find aa, whether all titles are allowed or some."""
 
     class Missing(FlatIndex):
-        def search(self, queries: Vectors, k: int, *, allowed: Mask | None = None, threads: int = 1) -> Any:
+        def search(self, queries: Vectors, k: int, *, allowed: Mask | None = None) -> Any:
             seen = np.array([True, False, True, True]) & (True if allowed is None else allowed)
-            return super().search(queries, k, allowed=seen, threads=threads)
+            return super().search(queries, k, allowed=seen)
 
     titles = ["a", "aa", "aaa", "aaaaa"]
     catalog = Catalog.from_items(Item(title, title) for title in titles)

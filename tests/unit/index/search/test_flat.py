@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from index.ranking.ranking import POOL
 from index.search import flat
 from index.search.flat import FlatIndex
-from index.search.int8_copy import CoarseCopy
+from index.search.int8_copy import Int8Copy
 from index.search.search import Rows, Vectors
 
 coordinates = st.integers(-3, 3).map(np.float32)
@@ -57,13 +57,13 @@ def test_equals_brute_force_with_ties_by_row(
 def test_equals_brute_force_at_any_scale_and_route(
     search: tuple[NDArray[np.float32], NDArray[np.float32], int, NDArray[np.bool_]], exponent: float
 ) -> None:
-    """One query (scan) and all together (product); the coarse copy is there from the first row on."""
+    """One query (scan) and all together (product); the 8-bit copy is there from the first row on."""
     vectors, queries, k, allowed = search
     scale = np.float32(10.0**exponent)
     vectors, queries = vectors * scale, queries * scale
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flat, "_COARSE_FROM", 0)
-        patch.setattr(flat, "_COARSE_ROWS_PER_K", 0)
+        patch.setattr(flat, "_INT8_FROM", 0)
+        patch.setattr(flat, "_INT8_ROWS_PER_K", 0)
         index = FlatIndex.build(vectors)
         for mask in (None, allowed):
             expected_distances, expected_rows = brute_force(vectors, queries, k, mask)
@@ -76,7 +76,7 @@ def test_equals_brute_force_at_any_scale_and_route(
 @pytest.mark.parametrize("n", [1, 3, 4, 300])
 @pytest.mark.parametrize("share", [0.001, 0.02, 0.5, 0.999, 1.0])
 def test_every_route_equals_brute_force_on_many_rows(n: int, share: float) -> None:
-    """12,000 rows, with near duplicates and one long vector: scans, the coarse copy, copied and masked products."""
+    """12,000 rows, with near duplicates and one long vector: scans, the 8-bit copy, copied and masked products."""
     generator = np.random.default_rng(4)
     vectors = generator.normal(size=(12_000, 6)).astype(np.float32)
     vectors[6000:8000] = vectors[:2000] * np.float32(1 + 1e-7)
@@ -89,24 +89,24 @@ def test_every_route_equals_brute_force_on_many_rows(n: int, share: float) -> No
     np.testing.assert_array_equal(rows, expected_rows)
 
 
-def test_the_coarse_copy_proposes_all_that_a_fusion_looks_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_8_bit_copy_proposes_all_that_a_fusion_looks_through(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its pool with hidden rows among it, of 12,000 rows."""
     index = FlatIndex.build(np.random.default_rng(6).normal(size=(12_000, 6)).astype(np.float32))
     query, asked = index.vectors(np.array([7])), list[int]()
-    propose = CoarseCopy.propose
+    propose = Int8Copy.propose
 
-    def noted(copy: CoarseCopy, query: Vectors, n: int, parameters: None) -> tuple[Rows, float]:
+    def noted(copy: Int8Copy, query: Vectors, n: int, parameters: None) -> tuple[Rows, float]:
         asked.append(n)
         return propose(copy, query, n, parameters)
 
-    monkeypatch.setattr(CoarseCopy, "propose", noted)
+    monkeypatch.setattr(Int8Copy, "propose", noted)
     _, rows = index.search(query, 2 * POOL + 16)
     assert asked == [2 * (2 * POOL + 16) + 12]
     assert rows[0].tolist() == brute_force(index.matrix, query, 2 * POOL + 16, None)[1][0].tolist()
 
 
 def test_near_duplicates_that_eight_bits_cannot_tell_apart_are_still_told_apart() -> None:
-    """Rows 1e-4 apart, where a step of the coarse copy is 1/128: it proposes any of them, and its bound says so."""
+    """Rows 1e-4 apart, where a step of the 8-bit copy is 1/128: it proposes any of them, and its bound says so."""
     vectors = np.zeros((12_000, 4), dtype=np.float32)
     vectors[:, 0] = np.random.default_rng(5).permutation(12_000) * np.float32(1e-4)
     vectors[0, 1] = 2.0
@@ -142,7 +142,7 @@ def test_an_answer_does_not_depend_on_its_batch() -> None:
     generator = np.random.default_rng(1)
     vectors, queries = (generator.normal(size=(n, 16)).astype(np.float32) for n in (500, 64))
     index = FlatIndex.build(vectors)
-    distances, rows = index.search(queries, 10, threads=2)
+    distances, rows = index.search(queries, 10)
     for place in range(0, 64, 9):
         one_distances, one_rows = index.search(queries[place : place + 1], 10)
         np.testing.assert_array_equal(one_distances[0], distances[place])
@@ -201,8 +201,12 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
 
 def test_the_callers_openmp_width_is_left_as_it_was() -> None:
     before = faiss.omp_get_max_threads()
-    FlatIndex.build(np.eye(3, dtype=np.float32)).search(np.eye(3, dtype=np.float32), 1, threads=before + 1)
-    assert faiss.omp_get_max_threads() == before
+    faiss.omp_set_num_threads(before + 1)
+    try:
+        FlatIndex.build(np.eye(3, dtype=np.float32)).search(np.eye(3, dtype=np.float32), 1)
+        assert faiss.omp_get_max_threads() == before + 1
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 @pytest.mark.parametrize("vectors", [np.zeros((0, 3)), np.zeros((3, 0)), np.zeros(3)])

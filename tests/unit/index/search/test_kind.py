@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index.search import kind as choice
-from index.search.approximate import ApproximateIndex, ApproximateKind
 from index.search.flat import FlatIndex
 from index.search.kind import (
     SearchKind,
+    SearchRequest,
     build_search,
     describe_search,
     read_search,
@@ -16,8 +15,7 @@ from index.search.kind import (
     sample_queries,
     write_search,
 )
-
-KINDS: tuple[ApproximateKind, ...] = ("hnsw", "ivf", "sq", "pq")
+from index.search.product_codes import ProductCodesIndex
 
 
 def titles_like(n: int) -> NDArray[np.float32]:
@@ -29,8 +27,9 @@ def titles_like(n: int) -> NDArray[np.float32]:
 
 
 def test_small_catalogs_are_searched_exactly() -> None:
-    for kind in ("auto", "flat", "pq"):
-        search, facts = build_search(titles_like(900), kind=kind)
+    kinds: tuple[SearchKind, ...] = ("auto", "flat", "pq")
+    for kind in kinds:
+        search, facts = build_search(titles_like(900), SearchRequest(kind))
         assert isinstance(search, FlatIndex)
         expected = {"kind": "flat", "recall_at_10": 1.0}
         assert describe_search(facts) == (
@@ -40,17 +39,16 @@ def test_small_catalogs_are_searched_exactly() -> None:
 
 
 def test_large_catalogs_get_the_automatic_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "FLAT_UP_TO", 1500)
-    assert build_search(titles_like(1500))[1]["kind"] == "flat"
-    assert build_search(titles_like(2000), recall_floor=0.9)[1]["kind"] == "pq"
+    monkeypatch.setattr("index.search.kind.FLAT_UP_TO", 1500)
+    assert build_search(titles_like(1500), SearchRequest())[1]["kind"] == "flat"
+    assert build_search(titles_like(2000), SearchRequest(recall_floor=0.9))[1]["kind"] == "pq"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_floor_holds_and_the_manifest_says_by_how_much(kind: SearchKind, tmp_path: Path) -> None:
+def test_the_floor_holds_and_the_manifest_says_by_how_much(tmp_path: Path) -> None:
     vectors = titles_like(2000)
-    search, facts = build_search(vectors, kind=kind, recall_floor=0.9)
-    assert isinstance(search, ApproximateIndex)
-    assert (facts["kind"], facts["breadth"], facts["queries"]) == (kind, search.breadth, 256)
+    search, facts = build_search(vectors, SearchRequest("pq", 0.9))
+    assert isinstance(search, ProductCodesIndex)
+    assert (facts["kind"], facts["breadth"], facts["queries"]) == ("pq", search.breadth, 256)
     assert facts["recall_at_10"] >= 0.9
     queries = sample_queries(search.flat, 256)
     exact, _ = search.flat.search(queries, 10)
@@ -62,31 +60,27 @@ def test_the_floor_holds_and_the_manifest_says_by_how_much(kind: SearchKind, tmp
 
 
 def test_a_floor_out_of_reach_falls_back_to_exact_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One list of many is all that a breadth of 1 looks at, and wider than half of all is no search but a scan."""
-    monkeypatch.setattr(ApproximateIndex, "broadest", property(lambda _: 2))
-    search, facts = build_search(np.random.default_rng(0).normal(size=(2000, 16)).astype(np.float32), kind="ivf")
+    """The first breadth is already half of the broadest, so no wider one is tried."""
+    monkeypatch.setattr(ProductCodesIndex, "broadest", property(lambda _: 2))
+    vectors = np.random.default_rng(0).normal(size=(2000, 16)).astype(np.float32)
+    search, facts = build_search(vectors, SearchRequest("pq", 1.0))
     assert isinstance(search, FlatIndex)
-    assert (facts["kind"], facts["instead_of"], facts["recall_at_10"]) == ("flat", "ivf", 1.0)
-    assert facts["recall_reached"] < 0.98
-
-
-def test_manifests_of_before_there_were_kinds_mean_flat(tmp_path: Path) -> None:
-    write_search(tmp_path, FlatIndex.build(titles_like(50)))
-    assert isinstance(read_search(tmp_path, "exact L2"), FlatIndex)
+    assert (facts["kind"], facts["instead_of"], facts["recall_at_10"]) == ("flat", "pq", 1.0)
+    assert facts["recall_reached"] < 1
 
 
 def test_facts_that_name_no_kind_are_refused(tmp_path: Path) -> None:
     write_search(tmp_path, FlatIndex.build(titles_like(50)))
-    for facts in ({}, {"kind": "tree"}, {"kind": "ivf"}, {"kind": "ivf", "breadth": "wide"}):
-        with pytest.raises(ValueError, match="names no kind of search with a breadth"):
+    for facts in ({}, {"kind": "hnsw", "breadth": 16}, {"kind": "pq"}, {"kind": "pq", "breadth": "wide"}):
+        with pytest.raises(ValueError, match="must be flat, or pq with a breadth"):
             read_search(tmp_path, facts)
     with pytest.raises(ValueError, match="not a FAISS index"):
-        read_search(tmp_path, {"kind": "ivf", "breadth": 3})
+        read_search(tmp_path, {"kind": "pq", "breadth": 3})
 
 
 def test_arguments_out_of_range_name_what_is_allowed() -> None:
     for floor in (0.0, 1.1):
         with pytest.raises(ValueError, match=r"recall_floor must be in \(0, 1\]"):
-            build_search(titles_like(50), recall_floor=floor)
-    with pytest.raises(ValueError, match="auto, flat, hnsw, ivf, sq, pq, got 'tree'"):
-        build_search(titles_like(50), kind="tree")  # type: ignore[arg-type]
+            SearchRequest(recall_floor=floor)
+    with pytest.raises(ValueError, match="auto, flat, pq, got 'hnsw'"):
+        SearchRequest("hnsw")  # type: ignore[arg-type]

@@ -43,10 +43,10 @@ def test_bad_lines_are_put_aside_with_line_and_reason(tmp_path: Path) -> None:
     ]
     changes, rejected, _ = read(tmp_path, b"\n".join(lines))
     assert changes == [Change("remove", "a")]
-    assert rejected == {"unknown item_id": 1, "put needs a title": 1, "no JSON object": 1, "no JSON": 2}
+    assert rejected == {"unknown item_id": 1, "put needs a title": 1, "not a JSON object": 1, "not valid JSON": 2}
     written = list(csv.reader((tmp_path / "rejects.csv").read_text().splitlines()))[1:]
     assert [(line, reason) for line, reason, _ in written[:3]] == [
-        ("2", "unknown item_id"), ("3", "put needs a title"), ("4", "no JSON object"),
+        ("2", "unknown item_id"), ("3", "put needs a title"), ("4", "not a JSON object"),
     ]  # fmt: skip
 
 

@@ -54,9 +54,9 @@ def test_a_node_is_admitted_where_an_allowed_title_lies_below(
 ) -> None:
     allowed = np.array(data.draw(st.lists(st.booleans(), min_size=len(sequences), max_size=len(sequences))))
     trie = build(sequences)
-    admitted = trie.admit(allowed)
-    assert admitted.counts[-1] == allowed.sum()
-    found = admitted(np.arange(len(trie)))
+    title_filter = trie.admit(allowed)
+    assert title_filter.counts[-1] == allowed.sum()
+    found = title_filter(np.arange(len(trie)))
     assert found.tolist() == [bool(allowed[trie.rows_below(node)].any()) for node in range(len(trie))]
 
 

@@ -72,7 +72,7 @@ def test_what_is_served_is_what_was_asked_for(workspace: Workspace) -> None:
     folder = workspace.adapters_dir
     assert [adapter.name for adapter in choose_adapters(folder, ())] == ["other", "soft", "stranger"]
     assert [adapter.name for adapter in choose_adapters(folder, ("soft",))] == ["soft"]
-    with pytest.raises(SettingsError, match="adapter nope not found; there: other, soft, stranger"):
+    with pytest.raises(SettingsError, match="adapter nope not found; available: other, soft, stranger"):
         choose_adapters(folder, ("nope",))
     with pytest.raises(SettingsError, match=r"no adapter to serve; train one with `softrec train soft \S*/empty`"):
         choose_adapters(workspace.root / "empty" / "adapters", ())

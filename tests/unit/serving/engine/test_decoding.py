@@ -88,7 +88,7 @@ async def test_a_narrow_beam_is_filled_up_with_neighbours_that_say_so(rig: Rig) 
 async def test_where_nothing_may_be_given_nobody_is_asked_to_write(rig: Rig, decoding: Decoding) -> None:
     rig.decode(decoding, LIKELIHOOD)
     request = RecommendRequest(history=["i8"], filters=Filters(category=["nope"]))
-    async with rig.admission.place(), rig.admission.place():  # all there are
+    async with rig.admission.slot(), rig.admission.slot():  # all there are
         answer = await rig.service.recommender.recommend(request, request_id="r", record=False)
     assert (answer.items, answer.degraded) == ([], [Degraded.FEWER_THAN_K])
     assert rig.engine.prompts == []
@@ -116,10 +116,10 @@ async def test_where_all_titles_are_too_long_the_model_writes_freely(rig: Rig, t
     decoder = Decoder(rig.engine, ADAPTER_IDS["soft"], short, EVERY_TITLE)
     written = {}
     for rows in ((0, 3), (0, 1, 3, 5)):
-        titles = tries.open_titles(np.isin(np.arange(7), rows))
+        titles = tries.allowed_titles(np.isin(np.arange(7), rows))
         decoded = await decoder.write([1], k=3, catalog=tiny_catalog(), titles=titles, request_id="r")
         assert decoded.written is not None
-        assert decoded.unconfined == (rows == (0, 3))
+        assert decoded.unconstrained == (rows == (0, 3))
         written[rows] = decoded.written
     assert (written[0, 3].rows, written[0, 3].texts) == (None, ("Zork",))
     assert (written[0, 1, 3, 5].rows, written[0, 1, 3, 5].texts) == ((5, 1), ("Zork", "Doom"))
@@ -131,11 +131,13 @@ async def test_an_answer_says_that_its_text_was_not_confined_to_the_catalog(
     """As if every title that may be given were too long: the search has nothing to find."""
     rig.decode(EVERY_TITLE, LIKELIHOOD)
     request, recommend = RecommendRequest(history=["i8"], k=2), rig.service.recommender.recommend
-    assert (await recommend(request, request_id="confined", record=False)).degraded == []
-    open_titles = TitleTries.open_titles
-    monkeypatch.setattr(TitleTries, "open_titles", lambda tries, *_: open_titles(tries, np.zeros(7, dtype=np.bool_)))
+    assert (await recommend(request, request_id="constrained", record=False)).degraded == []
+    allowed_titles = TitleTries.allowed_titles
+    monkeypatch.setattr(
+        TitleTries, "allowed_titles", lambda tries, *_: allowed_titles(tries, np.zeros(7, dtype=np.bool_))
+    )
     answer = await recommend(request, request_id="free", record=False)
-    assert answer.degraded == [Degraded.UNCONFINED]
+    assert answer.degraded == [Degraded.UNCONSTRAINED]
     assert [item.grounding.match for item in answer.items if item.grounding] == [Match.EXACT, Match.NEAREST]
 
 

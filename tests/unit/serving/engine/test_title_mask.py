@@ -33,7 +33,7 @@ def tries(tmp_path: Path) -> TitleTries:
 
 def asked(tries: TitleTries, path: tuple[int, ...] = (), **closed: object) -> dict[str, object]:
     """A request's extra arguments as they arrive in the engine's process: lists where tuples were sent."""
-    titles = tries.open_titles(**closed)  # type: ignore[arg-type]
+    titles = tries.allowed_titles(**closed)  # type: ignore[arg-type]
     place = titles.open.start
     for token in path:
         place = titles.open.follow(place, token)

@@ -51,12 +51,15 @@ def files_of(stored: StoredTitles) -> list[Path]:
 def test_a_grown_catalog_gets_a_small_trie_beside_the_large_one(tries: TitleTries, renderer: Renderer) -> None:
     grown = Catalog.from_items([*ITEMS, Item("i9", "Portal 2"), Item("i10", "x" * 50), Item("i11", "Riven")])
     later = tries.grown(grown, renderer)
-    old, new = tries.open_titles(), later.open_titles()
+    old, new = tries.allowed_titles(), later.allowed_titles()
     assert rows_of(old, renderer, tiny_catalog()) == list(range(7))
     assert rows_of(new, renderer, grown) == [*range(8), 9]  # the title of fifty is too long to be written
     assert later.n_rows == 9
     assert new.folders[0] == old.folders[0]
-    first, second = tries.grown(tiny_catalog(), renderer).open_titles(), later.grown(grown, renderer).open_titles()
+    first, second = (
+        tries.grown(tiny_catalog(), renderer).allowed_titles(),
+        later.grown(grown, renderer).allowed_titles(),
+    )
     assert (len(first.folders), len(second.folders)) == (1, 2)
     assert rows_of(second, renderer, grown) == [*range(8), 9]
 
@@ -79,13 +82,13 @@ def test_a_title_costs_the_same_however_many_came_before_it(
         spelled.clear()
         tries = tries.grown(catalog, renderer)
         assert tries.n_rows == 7 + n
-        assert len(tries.open_titles().folders) <= 2 + (n // 4).bit_length()
+        assert len(tries.allowed_titles().folders) <= 2 + (n // 4).bit_length()
         # n & -n, its largest power of two, is what is put together at a multiple of four; else the rest
         assert sum(spelled) == (n & -n if n % 4 == 0 else n % 4)
         if n % 12 == 0:
-            assert rows_of(tries.open_titles(), renderer, catalog) == list(range(7 + n))
-    late = tries.grown(catalog, renderer).open_titles()
-    assert [len(segment.trie.rows) for segment in late.open.segments] == [7, 16, 8]
+            assert rows_of(tries.allowed_titles(), renderer, catalog) == list(range(7 + n))
+    late = tries.grown(catalog, renderer).allowed_titles()
+    assert [len(segment.trie.rows) for segment in late.open.tries] == [7, 16, 8]
 
 
 def test_a_folder_goes_when_its_trie_cannot_be_written(
@@ -107,8 +110,8 @@ def test_the_trie_of_a_running_server_is_not_removed_by_who_makes_another(tmp_pa
     view = tries.grown(tiny_catalog(), renderer)
     del tries
     open_trie(tmp_path, Catalog.from_items(ITEMS[:3]), renderer)
-    [folder] = view.open_titles().folders
-    assert map_trie(folder).rows.tolist() == view.open_titles().open.segments[0].trie.rows.tolist()
+    [folder] = view.allowed_titles().folders
+    assert map_trie(folder).rows.tolist() == view.allowed_titles().open.tries[0].trie.rows.tolist()
     del view
     open_trie(tmp_path, Catalog.from_items(ITEMS[:5]), renderer)
     assert not folder.exists()
@@ -116,33 +119,33 @@ def test_the_trie_of_a_running_server_is_not_removed_by_who_makes_another(tmp_pa
 
 def test_a_filter_is_a_file_that_its_requests_share_and_no_filter_is_none(tries: TitleTries) -> None:
     some = np.arange(7) % 2 == 0
-    assert files_of(tries.open_titles(some)) == files_of(tries.open_titles(some.copy(), excluded=[0]))
-    assert files_of(tries.open_titles(~some)) != files_of(tries.open_titles(some))
-    assert files_of(tries.open_titles(np.ones(7, dtype=bool))) == files_of(tries.open_titles()) == []
+    assert files_of(tries.allowed_titles(some)) == files_of(tries.allowed_titles(some.copy(), excluded=[0]))
+    assert files_of(tries.allowed_titles(~some)) != files_of(tries.allowed_titles(some))
+    assert files_of(tries.allowed_titles(np.ones(7, dtype=bool))) == files_of(tries.allowed_titles()) == []
 
 
 def test_a_filter_asked_for_again_outlives_the_request_that_brought_it_first(tries: TitleTries) -> None:
-    first = tries.open_titles(np.arange(7) != 3)
+    first = tries.allowed_titles(np.arange(7) != 3)
     for number in range(40):  # more filters than are kept
-        tries.open_titles(np.array([number >> at & 1 for at in range(7)], dtype=bool))
-    again = tries.open_titles(np.arange(7) != 3)
+        tries.allowed_titles(np.array([number >> at & 1 for at in range(7)], dtype=bool))
+    again = tries.allowed_titles(np.arange(7) != 3)
     del first
     gc.collect()
     [file] = files_of(again)
-    assert np.load(file).tolist() == again.open.segments[0].admitted.counts.tolist()
+    assert np.load(file).tolist() == again.open.tries[0].title_filter.counts.tolist()
 
 
 def test_files_live_as_long_as_a_request_or_a_view_holds_them(tries: TitleTries, renderer: Renderer) -> None:
-    held = tries.open_titles(np.arange(7) != 3)
-    forgotten = files_of(tries.open_titles(np.arange(7) != 4))
+    held = tries.allowed_titles(np.arange(7) != 3)
+    forgotten = files_of(tries.allowed_titles(np.arange(7) != 4))
     for number in range(40):  # more filters than are kept
-        tries.open_titles(np.array([number >> at & 1 for at in range(7)], dtype=bool))
+        tries.allowed_titles(np.array([number >> at & 1 for at in range(7)], dtype=bool))
     gc.collect()
     assert not forgotten[0].exists()
     [file] = files_of(held)
     assert file.is_file()
     view = tries.grown(Catalog.from_items([*ITEMS, Item("i9", "Portal 2")]), renderer)
-    request = view.open_titles()
+    request = view.allowed_titles()
     added = request.folders[1]
     del view
     gc.collect()

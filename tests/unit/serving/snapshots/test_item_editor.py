@@ -138,6 +138,17 @@ async def test_changes_need_permission(rig: Rig, http: httpx.AsyncClient) -> Non
         assert "SOFTREC_ALLOW_ITEM_CHANGES" in answer.json()["detail"]
 
 
+async def test_only_an_unreadable_change_is_the_callers_fault(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ValueError from inside the index is a bug of ours: a 500 with its traceback in the log, no 422."""
+
+    def fail(change: Change) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(rig.live, "apply", fail)
+    with pytest.raises(ValueError, match="a bug"):
+        await rig.service.items.remove("i1")
+
+
 async def test_a_request_is_answered_from_one_view(rig: Rig) -> None:
     """Zork goes while the model writes it: the answer that is under way still shows it, the next does not."""
     rig.engine.delay_s = 0.05

@@ -29,15 +29,11 @@ catalogs = st.lists(
 prompts = st.lists(st.lists(st.integers(1, 11), min_size=1, max_size=6), min_size=1, max_size=4)
 
 
-def score_alone(prompt: list[int], title: tuple[int, ...], allowed: list[set[int]] | None = None) -> float:
-    """Summed log-probability of a title after a prompt; with `allowed`, each token's share among those."""
+def score_alone(prompt: list[int], title: tuple[int, ...]) -> float:
+    """Summed log-probability of a title after a prompt."""
     with torch.no_grad():
         logits = LLAMA(input_ids=torch.tensor([[*prompt, *title]])).logits[0, len(prompt) - 1 : -1]
-    total = 0.0
-    for step, token in enumerate(title):
-        among = range(12) if allowed is None else sorted(allowed[step])
-        total += float(logits[step, token] - logits[step, list(among)].logsumexp(dim=0))
-    return total
+    return float(logits.log_softmax(1)[torch.arange(len(title)), list(title)].sum())
 
 
 def scores_alone(trie: TitleTrie, prompt: list[int], titles: list[tuple[int, ...]]) -> NDArray[np.float64]:
@@ -98,18 +94,6 @@ def test_branch_and_bound_finds_the_most_probable_titles_whatever_beam_goes_firs
         np.testing.assert_allclose(one.log_probs, np.sort(scores)[::-1][:k], rtol=1e-4, atol=1e-4)
         assert one.is_proven
         assert len(set(one.rows.tolist())) == min(k, len(titles))
-
-
-def test_renormalised_scores_count_a_token_among_those_that_the_trie_allows():
-    """After 5 only 6 may come, and after 6 only the end: both are forced and cost nothing."""
-    titles = [(5, 6, END), (7, END), (8, 9, END), (8, 10, END)]
-    trie = TitleTrie.build(titles, range(4))
-    [found] = write_titles(LLAMA, [[3, 4]], trie, width=4, k=4, renormalise=True)
-    by_row = dict(zip(found.rows.tolist(), found.log_probs.tolist(), strict=True))
-    first, second = {5, 7, 8}, {9, 10}
-    assert by_row[0] == pytest.approx(score_alone([3, 4], titles[0], [first, {6}, {END}]), abs=1e-4)
-    assert by_row[2] == pytest.approx(score_alone([3, 4], titles[2], [first, second, {END}]), abs=1e-4)
-    assert sum(np.exp(found.log_probs)) == pytest.approx(1, abs=1e-4)
 
 
 def test_rows_of_the_same_tokens_both_come():

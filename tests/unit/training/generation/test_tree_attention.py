@@ -27,28 +27,30 @@ def check(logits: torch.Tensor, branches: list[list[list[int]]]) -> None:
 @settings(max_examples=25)
 @given(data=st.data(), lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4))
 def test_a_branch_sees_its_prompt_and_its_own_tokens_only(data, lengths):
-    """Branches fork, end and change in number; prompts differ in length, and one is forgotten half-way."""
+    """Branches fork, wait, end and change in number; prompts differ in length, and one is forgotten half-way."""
     token = st.integers(0, 19)
     rows = [data.draw(st.lists(token, min_size=length, max_size=length)) for length in lengths]
     trees = TokenTrees(LLAMA, rows, most_tokens=100)
-    branches = [[list(row)] for row in rows]  # [P][K] of ids
-    check(trees.read_prompts(), branches)
+    nodes = [[list(row)] for row in rows]  # [P][N] of ids: every node with what it goes on from
+    check(trees.read_prompts(), nodes)
     for _ in range(data.draw(st.integers(0, 4))):
-        if len(branches) > 1 and data.draw(st.booleans()):
-            gone = data.draw(st.integers(0, len(branches) - 1))
-            del branches[gone]
-            kept = torch.ones(len(branches) + 1, dtype=torch.bool)
+        if len(nodes) > 1 and data.draw(st.booleans()):
+            gone = data.draw(st.integers(0, len(nodes) - 1))
+            del nodes[gone]
+            kept = torch.ones(len(nodes) + 1, dtype=torch.bool)
             kept[gone] = False
             trees.keep(kept)
         width = data.draw(st.integers(1, 4))
-        parent = st.integers(0, len(branches[0]) - 1)
-        parents = [[data.draw(parent) for _ in range(width)] for _ in branches]
-        tokens = [[data.draw(token) for _ in range(width)] for _ in branches]
-        branches = [
-            [[*row[parent], new] for parent, new in zip(chosen, added, strict=True)]
-            for row, chosen, added in zip(branches, parents, tokens, strict=True)
+        parent = st.integers(0, len(nodes[0]) - 1)
+        parents = [[data.draw(parent) for _ in range(width)] for _ in nodes]
+        tokens = [[data.draw(token) for _ in range(width)] for _ in nodes]
+        added = [
+            [[*row[parent], new] for parent, new in zip(chosen, new_tokens, strict=True)]
+            for row, chosen, new_tokens in zip(nodes, parents, tokens, strict=True)
         ]
-        check(trees.grow(torch.tensor(tokens), torch.tensor(parents)), branches)
+        check(trees.grow(torch.tensor(tokens), torch.tensor(parents)), added)
+        assert trees.newest == len(nodes[0])
+        nodes = [[*row, *new] for row, new in zip(nodes, added, strict=True)]
 
 
 def test_attention_that_takes_true_for_one_is_refused():

@@ -26,7 +26,7 @@ def windows(n: int) -> list[Window]:
 
 
 def choose():
-    """Modes on 60 windows; a confined beam has the target first in its list, greedy writes «q»."""
+    """Modes on 60 windows; a constrained beam has the target first in its list, greedy writes «q»."""
     chosen_windows = windows(60)
 
     def decode(mode, width):

@@ -1,4 +1,4 @@
-"""Approximate searches: whatever they miss, what they return is right, is allowed, and is enough."""
+"""Product codes: whatever they miss, what they return is right, is allowed, and is enough."""
 
 from pathlib import Path
 
@@ -10,11 +10,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from index.ranking.ranking import POOL
-from index.search.approximate import ApproximateIndex, ApproximateKind
 from index.search.flat import FlatIndex
 from index.search.kind import recall_of
+from index.search.product_codes import ProductCodesIndex
 
-KINDS: tuple[ApproximateKind, ...] = ("hnsw", "ivf", "sq", "pq")
 coordinates = st.integers(-3, 3).map(np.float32)
 
 
@@ -33,15 +32,14 @@ def searches(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.float32],
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=25)
 @given(searches())
 def test_what_comes_back_is_allowed_enough_and_measured(
-    kind: ApproximateKind, search: tuple[NDArray[np.float32], NDArray[np.float32], int, NDArray[np.bool_]]
+    search: tuple[NDArray[np.float32], NDArray[np.float32], int, NDArray[np.bool_]],
 ) -> None:
     """Distinct allowed rows, min(k, allowed) of them, at their true distances, ascending, ties by row."""
     vectors, queries, k, mask = search
-    index = ApproximateIndex.build(kind, FlatIndex.build(vectors))
+    index = ProductCodesIndex.build(FlatIndex.build(vectors))
     for allowed in (None, mask):
         reachable = len(vectors) if allowed is None else int(allowed.sum())
         distances, rows = index.search(queries, k, allowed=allowed)
@@ -54,11 +52,10 @@ def test_what_comes_back_is_allowed_enough_and_measured(
             assert list(zip(near, found, strict=True)) == sorted(zip(near, found, strict=True))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_looking_everywhere_finds_the_nearest(kind: ApproximateKind) -> None:
+def test_looking_everywhere_finds_the_nearest() -> None:
     vectors, queries = random_vectors(3000), random_vectors(20, seed=1)
-    index = ApproximateIndex.build(kind, FlatIndex.build(vectors))
-    index.breadth = {"hnsw": 400, "pq": 3000}.get(kind, index.broadest)
+    index = ProductCodesIndex.build(FlatIndex.build(vectors))
+    index.breadth = 3000
     allowed = np.arange(3000) % 3 > 0
     for mask in (None, allowed):
         expected, expected_rows = index.flat.search(queries, 10, allowed=mask)
@@ -67,11 +64,10 @@ def test_looking_everywhere_finds_the_nearest(kind: ApproximateKind) -> None:
         np.testing.assert_array_equal(rows, expected_rows)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_filter_that_hides_the_neighbourhood_leaves_k_rows(kind: ApproximateKind) -> None:
-    """Every row near the query is hidden: a list or a graph's neighbourhood offers none, and still k come back."""
+def test_a_filter_that_hides_the_neighbourhood_leaves_k_rows() -> None:
+    """Every row near the query is hidden: the codes propose no allowed row, and still k come back."""
     vectors = random_vectors(2000)
-    index = ApproximateIndex.build(kind, FlatIndex.build(vectors))
+    index = ProductCodesIndex.build(FlatIndex.build(vectors))
     _, near = index.flat.search(vectors[:1], 1500)
     allowed = np.ones(2000, dtype=bool)
     allowed[near[0]] = False
@@ -81,10 +77,9 @@ def test_a_filter_that_hides_the_neighbourhood_leaves_k_rows(kind: ApproximateKi
     assert (np.diff(distances) >= 0).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_few_allowed_rows_and_a_deep_list_are_answered_exactly(kind: ApproximateKind) -> None:
+def test_few_allowed_rows_and_a_deep_list_are_answered_exactly() -> None:
     vectors, queries = random_vectors(2000), random_vectors(3, seed=1)
-    index = ApproximateIndex.build(kind, FlatIndex.build(vectors))
+    index = ProductCodesIndex.build(FlatIndex.build(vectors))
     allowed = np.arange(2000) % 50 == 0
     for k, mask in ((10, allowed), (450, None)):
         np.testing.assert_array_equal(
@@ -93,65 +88,54 @@ def test_few_allowed_rows_and_a_deep_list_are_answered_exactly(kind: Approximate
     assert index.search(queries, 5, allowed=np.zeros(2000, dtype=bool))[1].shape == (3, 0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [2 * POOL + 16, 2 * POOL + 16 + 256])
-def test_what_a_fusion_looks_through_needs_no_exact_search(
-    kind: ApproximateKind, k: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_fusion_looks_through_needs_no_exact_search(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its pool with hidden rows among it, and as many empty ones as `DeltaSearch` asks past."""
     vectors = random_vectors(3000)
-    index = ApproximateIndex.build(kind, FlatIndex.build(vectors))
-    index.breadth = {"hnsw": 100, "pq": 40}.get(kind, index.broadest)
+    index = ProductCodesIndex.build(FlatIndex.build(vectors))
+    index.breadth = 40
     expected, _ = index.flat.search(vectors[:2], k)
     monkeypatch.setattr(FlatIndex, "search", None)
     distances, _ = index.search(vectors[:2], k)
     assert np.mean(distances <= expected[:, -1:]) > 0.9
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_write_then_read_is_identity(kind: ApproximateKind, tmp_path: Path) -> None:
+def test_write_then_read_is_identity(tmp_path: Path) -> None:
     vectors = random_vectors(500)
-    index = ApproximateIndex.build(kind, FlatIndex.build(vectors))
+    index = ProductCodesIndex.build(FlatIndex.build(vectors))
     index.breadth = 7
     index.write(tmp_path / "search.faiss")
-    read = ApproximateIndex.read(kind, index.flat, tmp_path / "search.faiss", breadth=7)
+    read = ProductCodesIndex.read(index.flat, tmp_path / "search.faiss", breadth=7)
     assert (len(read), read.dimension, read.breadth) == (500, 8, 7)
     for ours, theirs in zip(index.search(vectors[:9], 5), read.search(vectors[:9], 5), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(read.vectors(np.array([7, 3])), vectors[[7, 3]])
 
 
-def test_a_graph_shares_the_flat_indexs_vectors(tmp_path: Path) -> None:
-    """2,000 vectors of 64 numbers take 512 kB; the graph's file has none of them (its links take about 550 kB)."""
-    vectors = random_vectors(2000, 64)
-    ApproximateIndex.build("hnsw", FlatIndex.build(vectors)).write(tmp_path / "search.faiss")
-    assert (tmp_path / "search.faiss").stat().st_size < 700_000
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_truncated_or_garbled_files_are_refused(kind: ApproximateKind, tmp_path: Path) -> None:
+def test_truncated_or_garbled_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "search.faiss"
     flat = FlatIndex.build(random_vectors(200))
-    ApproximateIndex.build(kind, flat).write(path)
+    ProductCodesIndex.build(flat).write(path)
     data = path.read_bytes()
     for broken in (data[: len(data) // 2], data[:3], b"", b"nonsense" * 20):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match="not a FAISS index"):
-            ApproximateIndex.read(kind, flat, path, breadth=4)
+            ProductCodesIndex.read(flat, path, breadth=4)
 
 
-def test_an_index_of_another_kind_or_other_rows_is_refused(tmp_path: Path) -> None:
+def test_another_faiss_index_or_other_rows_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "search.faiss"
     flat = FlatIndex.build(random_vectors(200))
-    ApproximateIndex.build("ivf", flat).write(path)
-    with pytest.raises(ValueError, match="of kind hnsw needs IndexHNSWFlat, found IndexIVFFlat"):
-        ApproximateIndex.read("hnsw", flat, path, breadth=4)
-    with pytest.raises(ValueError, match="holds 200 vectors of dimension 8, the flat one 100"):
-        ApproximateIndex.read("ivf", FlatIndex.build(random_vectors(100)), path, breadth=4)
+    ProductCodesIndex.build(flat).write(path)
+    with pytest.raises(ValueError, match="hold 200 vectors of dimension 8, the flat index 100"):
+        ProductCodesIndex.read(FlatIndex.build(random_vectors(100)), path, breadth=4)
     with pytest.raises(ValueError, match="breadth must be at least 1, got 0"):
-        ApproximateIndex.read("ivf", flat, path, breadth=0)
+        ProductCodesIndex.read(flat, path, breadth=0)
+    flat.write(path)
+    with pytest.raises(ValueError, match="need IndexPreTransform, found IndexFlatL2"):
+        ProductCodesIndex.read(flat, path, breadth=4)
     with pytest.raises(ValueError, match="at least 16 rows, got 15"):
-        ApproximateIndex.build("pq", FlatIndex.build(random_vectors(15)))
+        ProductCodesIndex.build(FlatIndex.build(random_vectors(15)))
 
 
 def test_recall_counts_a_tie_as_found_and_a_farther_row_as_missed() -> None:
