@@ -35,6 +35,7 @@ demo: setup  ## The whole story on a made-up shop, then the server (DIR=demo-sho
 # what is dear (engines, trained shops).
 test: setup  ## Linters, types, import contracts, then every test
 	$(MAKE) --no-print-directory check
+	@requirements/system.sh postgresql || echo "without it the Postgres tests are skipped" >&2
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup  ## ruff, mypy --strict, import contracts

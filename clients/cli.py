@@ -240,6 +240,17 @@ def diagnose(
     diagnose_adapter(shop, adapter, json_path=json)
 
 
+@app.command()
+def rebase(
+    shop: Shop,
+    keep: Annotated[int, typer.Option(min=1, help="How many versions of the index to keep, the new one included.")] = 3,
+) -> None:
+    """Fold the changes of the catalog into the imported catalog, so that training sees today's items."""
+    from clients.commands.rebase import rebase_shop
+
+    rebase_shop(shop, keep=keep)
+
+
 app.add_typer(index_app, name="index", help="Embed the catalog's titles; look at the index; change the catalog.")
 
 

@@ -85,7 +85,7 @@ class Workspace:
     @property
     def changes_path(self) -> Path:
         """The journal of what was changed in the catalog since it was imported."""
-        return self.root / "catalog_changes.jsonl"
+        return self.root / "catalog_changes.db"
 
     @property
     def interactions_path(self) -> Path:

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Install the system packages that the wheels expect, where they are missing. Needs root for that, and says so.
+# Install system packages where they are missing: those that the wheels expect, or the ones named (`make test` names
+# postgresql). Needs root for that, and says so.
 set -euo pipefail
-command -v dpkg >/dev/null || exit 0 # not Debian: the wheels' libraries are yours to provide
+command -v dpkg >/dev/null || exit 0 # not Debian: these are yours to provide
+(($# > 0)) || set -- libgomp1 libnuma1
 missing=()
-for package in libgomp1 libnuma1; do
+for package in "$@"; do
   dpkg --status "$package" >/dev/null 2>&1 || missing+=("$package")
 done
 ((${#missing[@]} == 0)) && exit 0

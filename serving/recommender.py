@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 
+from index.live.snapshot import Snapshot
 from index.ranking.ranking import Written
 from serving.adapters.arms import ArmChooser
 from serving.adapters.proof import ServedAdapter
@@ -14,7 +16,7 @@ from serving.answer import AnswerDraft, popular_items, ranked_items
 from serving.engine.decoding import Decoder, titles_ranked
 from serving.engine.engine import Engine
 from serving.engine.heartbeat import Heartbeat
-from serving.engine.title_tries import StoredTitles
+from serving.engine.title_tries import StoredTitles, TitleTries
 from serving.errors import DeadlineError, StoreUnavailableError
 from serving.events.event_store import EventStore
 from serving.events.history import Histories
@@ -26,9 +28,9 @@ from serving.schema import (
     RecommendRequest,
     RecommendResponse,
 )
-from serving.snapshots.candidates import Candidates
+from serving.snapshots.candidates import Candidates, select_candidates
 from serving.snapshots.known_history import KnownHistory, know_history
-from serving.snapshots.snapshots import ServedView, Snapshots
+from serving.snapshots.snapshots import Snapshots, index_used
 from serving.threads import Threads
 from training.prompt import Prompt
 
@@ -89,7 +91,7 @@ class Recommender:
             request_id=request_id,
             user_id=request.user_id,
             experiment_id=self._arms.experiment_id,
-            index=view.used,
+            index=index_used(view),
         )
         if self._views.outdated:
             draft.degraded.append(Degraded.INDEX_OUTDATED)
@@ -124,12 +126,12 @@ class Recommender:
             draft.degraded.append(Degraded.DECISION_NOT_RECORDED)
 
     async def _answer(
-        self, request: RecommendRequest, draft: AnswerDraft, adapter: ServedAdapter, view: ServedView
+        self, request: RecommendRequest, draft: AnswerDraft, adapter: ServedAdapter, view: Snapshot
     ) -> None:
         with draft.timed("history"):
             history = draft.history = await self._read_history(request, draft, view)
         seen = history.item_ids if request.exclude_seen else frozenset()
-        candidates = view.selector.select(request.filters, seen.union(request.exclude_item_ids))
+        candidates = select_candidates(view.slots, request.filters, seen.union(request.exclude_item_ids))
         with draft.timed("prompt"):
             prompt = adapter.renderer.render(history.titles)
         if not prompt.used:
@@ -149,8 +151,8 @@ class Recommender:
         if len(draft.items) < request.k:
             draft.degraded.append(Degraded.FEWER_THAN_K)
 
-    async def _read_history(self, request: RecommendRequest, draft: AnswerDraft, view: ServedView) -> KnownHistory:
-        catalog = view.index.catalog
+    async def _read_history(self, request: RecommendRequest, draft: AnswerDraft, view: Snapshot) -> KnownHistory:
+        catalog = view.catalog
         if request.history is not None:
             return know_history(catalog, request.history, HistorySource.INLINE)
         if request.user_id is None:
@@ -167,7 +169,7 @@ class Recommender:
         adapter: ServedAdapter,
         prompt: Prompt,
         candidates: Candidates,
-        view: ServedView,
+        view: Snapshot,
     ) -> Written | None:
         decoder = Decoder(
             self._engine,
@@ -180,8 +182,8 @@ class Recommender:
             decoded = await decoder.write(
                 prompt.ids,
                 k=request.k,
-                catalog=view.index.catalog,
-                titles=_titles(adapter, candidates, view),
+                catalog=view.catalog,
+                titles=_titles(adapter, candidates, self._views.tries(view)),
                 request_id=draft.request_id,
             )
         self._heartbeat.answered()
@@ -207,7 +209,7 @@ class Recommender:
         adapter: ServedAdapter,
         candidates: Candidates,
         k: int,
-        view: ServedView,
+        view: Snapshot,
     ) -> list[RecommendedItem]:
         with draft.timed("ground"):
             rank = view.ranker.rank
@@ -217,12 +219,12 @@ class Recommender:
         return ranked_items(ranked, written, adapter.ranking, candidates, k)
 
 
-def _titles(adapter: ServedAdapter, candidates: Candidates, view: ServedView) -> StoredTitles | None:
+def _titles(adapter: ServedAdapter, candidates: Candidates, tries: Mapping[str, TitleTries]) -> StoredTitles | None:
     """What the adapter may write, if it is constrained to the catalog."""
     if not adapter.writes_in_catalog:
         return None
-    return view.tries[adapter.renderer.tokenization_digest].allowed_titles(candidates.filtered, candidates.excluded)
+    return tries[adapter.renderer.tokenization_digest].allowed_titles(candidates.filtered, candidates.excluded)
 
 
-def _most_popular(view: ServedView, candidates: Candidates, k: int) -> list[RecommendedItem]:
-    return popular_items(map(int, view.popular), view.index.popularity, candidates, k)
+def _most_popular(view: Snapshot, candidates: Candidates, k: int) -> list[RecommendedItem]:
+    return popular_items(map(int, view.ranker.popular), view.popularity, candidates, k)

@@ -35,7 +35,7 @@ from serving.recommender import Recommender
 from serving.schema import Degraded, ReadyResponse
 from serving.settings import ServingSettings
 from serving.snapshots.item_editor import ItemEditor
-from serving.snapshots.snapshots import Snapshots
+from serving.snapshots.snapshots import Snapshots, index_used
 from training.adapter import Adapter, check_adapter
 from training.base_model import BaseModel, locate_base
 from training.generation.vllm.environment import prepare_environment, runs_on_cpu
@@ -86,7 +86,7 @@ class Service:
         return ReadyResponse(
             adapters=[adapter.adapter_id for adapter in self.arms.adapters.values()],
             experiment=self.arms.experiment_id,
-            index=view.used,
+            index=index_used(view),
             degraded=[*degraded, Degraded.INDEX_OUTDATED] if self.views.outdated else degraded,
         )
 
@@ -148,7 +148,8 @@ async def open_service(
                 adapter,
                 base_digest=base.digest,
                 tokenizer_digest=base.tokenizer.digest,
-                catalog_digest=live.view.catalog.imported_digest,
+                catalog_digest=live.snapshot.imported.digest,
+                earlier_catalogs=live.snapshot.imported.earlier_digests,
             )
 
         log_digest = await asyncio.to_thread(digest_log, workspace.interactions_path)
@@ -160,7 +161,7 @@ async def open_service(
         stack.push_async_callback(cache.close)
         histories = Histories(store, cache, limit=settings.history_limit)
 
-        arms = _choose_arms(base, adapters, settings, encoder=live.view.grounder.encoder.fingerprint)
+        arms = _choose_arms(base, adapters, settings, encoder=live.snapshot.grounder.encoder.fingerprint)
         views = await _opened(note, "title tries", asyncio.to_thread(Snapshots, live, _tokenizations(arms)))
         stack.push_async_callback(views.close)
         engine = await _opened(note, "engine", open_engine(base, adapters, settings))

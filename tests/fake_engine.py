@@ -18,15 +18,18 @@ class FakeEngine:
     """Writes `writers[adapter_id](prompt_ids)`; every token costs 1 nat under an adapter and 2 under the base.
 
     Attributes:
-        delay_s: how long a generation takes.
+        gate: a generation waits until it is set; it is, to begin with.
+        waiting: set once a generation has begun.
         dead: raise EngineUnavailableError from every call.
         prompts: what was asked, in order.
         cancelled: generations that were cancelled before their end.
     """
 
-    def __init__(self, writers: Mapping[str, Writer], *, delay_s: float = 0.0) -> None:
+    def __init__(self, writers: Mapping[str, Writer]) -> None:
         self.writers = dict(writers)
-        self.delay_s = delay_s
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.waiting = asyncio.Event()
         self.dead = False
         self.closed = False
         self.prompts: list[tuple[str | None, tuple[int, ...]]] = []
@@ -40,7 +43,8 @@ class FakeEngine:
         if adapter_id not in self.writers:
             raise UnknownAdapterError(f"adapter {adapter_id} is not loaded")
         try:
-            await asyncio.sleep(self.delay_s)
+            self.waiting.set()
+            await self.gate.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise

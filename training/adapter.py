@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -184,8 +184,18 @@ def read_adapters(adapters_dir: Path) -> dict[str, Adapter]:
     }
 
 
-def check_adapter(adapter: Adapter, *, base_digest: str, tokenizer_digest: str, catalog_digest: str) -> None:
+def check_adapter(
+    adapter: Adapter,
+    *,
+    base_digest: str,
+    tokenizer_digest: str,
+    catalog_digest: str,
+    earlier_catalogs: Collection[str] = (),
+) -> None:
     """Refuse an adapter that was trained for another base, tokenizer or catalog.
+
+    Args:
+        earlier_catalogs: digests of catalogs that were folded into this one; an adapter of theirs is not refused.
 
     Raises:
         MismatchError: naming both values.
@@ -196,7 +206,7 @@ def check_adapter(adapter: Adapter, *, base_digest: str, tokenizer_digest: str, 
         ("tokenizer", tokenizer_digest, adapter.facts.tokenizer_digest),
         ("catalog", catalog_digest, adapter.facts.catalog_digest),
     ):
-        if expected != found:
+        if expected != found and not (what == "catalog" and found in earlier_catalogs):
             raise MismatchError(
                 f"adapter {adapter.adapter_id}: digest of its {what}",
                 expected=expected[:12],

@@ -26,7 +26,7 @@ from index.live.live import LiveIndex
 from index.live.versions import build_index
 from index.workspace import ShopSettings, Workspace
 from serving.schema import Filters
-from serving.snapshots.snapshots import ServedView
+from serving.snapshots.candidates import select_candidates
 
 CHANGES = 50
 
@@ -80,25 +80,22 @@ def measure(root: Path, rows: int, dimension: int) -> dict[str, tuple[float, flo
         )
 
     live = LiveIndex(workspace, encoder, merge_at=0)
-    served = [ServedView.of(live.view)]
-    queries = live.view.grounder.index.vectors(np.arange(1000, 1000 + CHANGES))
-    base = live.view.grounder.index
+    _ = live.snapshot.slots  # as a server does when it starts
+    queries = live.snapshot.grounder.index.vectors(np.arange(1000, 1000 + CHANGES))
+    base = live.snapshot.grounder.index
     timed("search before changes", lambda n: base.search(queries[n : n + 1], 10))
     timed("put a new title", lambda n: live.apply(Change("put", f"new {n}", f"new title {n}", "shelf 1")))
     timed("hide an item", lambda n: live.apply(Change("patch", str(n), available=False)))
     timed("remove an item", lambda n: live.apply(Change("remove", str(CHANGES + n))))
 
-    def show(number: int) -> None:
-        served[0] = ServedView.of(views[number], earlier=served[0])
-
-    views = []
+    snapshots = []
     for number in range(CHANGES):
         live.apply(Change("patch", str(2 * CHANGES + number), available=False))
-        views.append(live.view)
-    timed("show a change to requests", show)
+        snapshots.append(live.snapshot)
+    timed("show a change to requests", lambda n: snapshots[n].slots)
     timed("look for changes of others", lambda _: live.is_stale())
-    timed("filter", lambda _: served[0].selector.select(Filters(category=["shelf 3"]), ["1", "2"]))
-    timed("search after changes", lambda n: live.view.grounder.index.search(queries[n : n + 1], 10))
+    timed("filter", lambda _: select_candidates(live.snapshot.slots, Filters(category=["shelf 3"]), ["1", "2"]))
+    timed("search after changes", lambda n: live.snapshot.grounder.index.search(queries[n : n + 1], 10))
     timed("merge in the background", lambda _: live.merge(), 1)
     live.close()
     return figures

@@ -213,6 +213,7 @@ def _describe_adapters(shop: Workspace) -> str:
                 base_digest=base.digest,
                 tokenizer_digest=base.tokenizer.digest,
                 catalog_digest=catalog.digest,
+                earlier_catalogs=catalog.earlier_digests,
             )
     return ", ".join(adapter.adapter_id for adapter in adapters.values())
 

@@ -20,24 +20,25 @@ def change_items(root: Path, path: Path, *, max_reject_share: float) -> int:
         ArtifactError: the catalog or its journal is missing or damaged.
     """
     workspace = Workspace.open(root)
-    origin = read_catalog(workspace.catalog_path)
-    journal = Journal(workspace.changes_path, origin.digest)
+    imported = read_catalog(workspace.catalog_path)
+    journal = Journal(workspace.changes_path, imported.imported_at)
     rejects_path = workspace.rejects_dir / "changes.csv"
-    with journal.locked():
+    with journal.locked() as append:
         earlier, end = journal.read()
-        catalog = change_catalog(origin, earlier)
+        catalog = change_catalog(imported, earlier)
         changes, report = read_changes(path, catalog, rejects_path=rejects_path, max_reject_share=max_reject_share)
         catalog = change_catalog(catalog, changes)
         if changes:
-            end = journal.append(changes, end)
+            end = append(changes, end)
     say(f"changes: {report.rows_read} lines read from {path}, {len(changes)} change something")
     if report.rejected:
         reasons = ", ".join(f"{count} {reason}" for reason, count in report.rejected.most_common())
         say(f"  rejected: {reasons}; each with its line in {rejects_path}")
     for note in report.notes:
         say(f"  note: {note}")
+    since = end.changes - imported.imported_at.changes
     say(
-        f"catalog: {len(catalog.items)} items, {end.changes} changes since it was imported",
+        f"catalog: {len(catalog.items)} items, {since} changes since it was imported",
         f"running servers take them up at their next request; softrec index {root} builds a version that covers them",
     )
     return len(changes)

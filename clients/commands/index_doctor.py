@@ -60,20 +60,20 @@ def _examine(workspace: Workspace, rebuild: str) -> list[Check]:
             )
         encoder = open_encoder(name, base_dir=locate_base(workspace).path if name == "base" else None)
         opened.append(LiveIndex(workspace, encoder, merge_at=0))
-        view = opened[0].view
-        search = describe_search(view.search)
-        return f"version {view.label}; every byte is as written; catalog and encoder match; search: {search}"
+        snapshot = opened[0].snapshot
+        search = describe_search(snapshot.search)
+        return f"version {snapshot.label}; every byte is as written; catalog and encoder match; search: {search}"
 
     checks.append(_look("version", open_index))
     for live in opened:
-        checks += inspect_index(live.view, pending=live.pending, rebuild=rebuild)
+        checks += inspect_index(live.snapshot, pending=live.pending, rebuild=rebuild)
         live.close()
     return checks
 
 
 def _describe_journal(workspace: Workspace, catalog: Catalog) -> str:
-    _, end = Journal(workspace.changes_path, catalog.digest).read()
-    return f"{end.changes} changes, each as written"
+    _, end = Journal(workspace.changes_path, catalog.imported_at).read()
+    return f"{end.changes - catalog.imported_at.changes} changes, each as written"
 
 
 def _look(what: str, describe: Callable[[], str]) -> Check:

@@ -9,7 +9,7 @@ from clients.tables import say, show_table, write_json
 from index.catalog.catalog import read_catalog
 from index.catalog.journal import Journal
 from index.errors import ArtifactError, MissingArtifactError
-from index.live.versions import activate, check_version, covered_changes, list_versions, read_active
+from index.live.versions import activate, check_version, covered_position, list_versions, read_active
 from index.workspace import Workspace
 
 
@@ -38,18 +38,15 @@ def roll_back(root: Path, version: str) -> None:
             f"there is no index version {version}; there: {', '.join(there) or 'none'}",
             remedy=f"`softrec index versions {root}` says more of them",
         )
-    manifest = check_version(workspace.index_dir, version)
-    origin = read_catalog(workspace.catalog_path)
-    covered = covered_changes(workspace.index_dir, version, origin.digest)
-    journal = Journal(workspace.changes_path, origin.digest)
-    journal.check_begins_with(covered)
-    later = journal.read()[1].changes - covered.changes
+    imported = read_catalog(workspace.catalog_path)
+    manifest = check_version(workspace.index_dir, version, imported=imported)
+    later, _ = Journal(workspace.changes_path, imported.imported_at).read(covered_position(manifest))
     before = read_active(workspace.index_dir)
     activate(workspace.index_dir, version)
     say(
         f"index: version {version} of {manifest.created} is active, before it {before}",
-        f"changes of the catalog since that version: {later}; they stay in force. To undo one, put the old item back: "
-        f"softrec index change {root} CHANGES.jsonl",
+        f"changes of the catalog since that version: {len(later)}; they stay in force. To undo one, put the old item "
+        f"back: softrec index change {root} CHANGES.jsonl",
     )
 
 
@@ -60,7 +57,7 @@ def _describe(index_dir: Path, version: str, active: str) -> dict[str, object]:
     except ArtifactError:
         return dict.fromkeys(_COLUMNS, None) | {"version": version, "state": "damaged"}
     body = manifest.body
-    facts = (version, state, manifest.created, body["rows"], body["items"], body.get("changes", 0))
+    facts = (version, state, manifest.created, body["rows"], body["items"], body["changes"])
     return dict(zip(_COLUMNS, (*facts, body["encoder"]["name"]), strict=True))
 
 

@@ -64,7 +64,7 @@ def init_shop(
     chosen, why = _choose_split(split, before, log)
     write_catalog(workspace.catalog_path, catalog)
     # after the catalog: killed in between, the old changes are refused by name and not made to the new catalog
-    aside = Journal(workspace.changes_path, catalog.digest).set_aside()
+    aside = Journal(workspace.changes_path, catalog.imported_at).set_aside()
     write_interactions(workspace.interactions_path, log)
     workspace = Workspace.create(root, replace(settings, split=chosen))
 

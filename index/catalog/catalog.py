@@ -9,10 +9,11 @@ given to another title: new titles get new rows, and a row whose items are all g
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,22 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("available", pa.bool_()),
 ]
 _SCHEMA = pa.schema(_FIELDS)
+
+
+_KEY = b"softrec"  # of what the Parquet file's metadata say of an import: position and earlier digests
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A point in the sequence of all changes of a shop's catalog.
+
+    Attributes:
+        changes: how many there are before it.
+        chain: hash over all of them and the catalog that they began with.
+    """
+
+    changes: int
+    chain: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +87,9 @@ class Catalog:
         slots: the items by slot; None where one was removed.
         digest: SHA-256 over every item's id, title and category in order, and over every change of them since.
             Availability is left out: it changes by the hour, and nothing that was trained or indexed depends on it.
-        imported_digest: `digest` before any change: what adapters are trained on.
+        imported_digest: `digest` of the catalog as it was imported: what adapters are trained on.
+        imported_at: the changes that the imported catalog covers: none, or those that `softrec rebase` folded into it.
+        earlier_digests: `imported_digest` of the catalogs before each rebase, oldest first.
         empty_rows: the rows without items; there is none before any change.
 
     Example:
@@ -88,16 +107,23 @@ class Catalog:
     slots: Sequence[Item | None] = field(repr=False, compare=False)
     digest: str
     imported_digest: str
+    imported_at: Position = field(compare=False)
+    earlier_digests: tuple[str, ...] = field(repr=False, compare=False)
     empty_rows: frozenset[int] = field(repr=False, compare=False)
     _items_by_row: Sequence[tuple[Item, ...]] = field(repr=False, compare=False)
     _row_by_slot: Sequence[int] = field(repr=False, compare=False)
     _slot_by_item: Mapping[str, int] = field(repr=False, compare=False)
     _row_by_title: Mapping[str, int] = field(repr=False, compare=False)
-    _base: Catalog | None = field(default=None, repr=False, compare=False)
+    _overlaid: Catalog | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def from_items(cls, items: Iterable[Item]) -> Catalog:
+    def from_items(
+        cls, items: Iterable[Item], *, imported_at: Position | None = None, earlier_digests: Sequence[str] = ()
+    ) -> Catalog:
         """Group items by title.
+
+        Args:
+            imported_at: the changes that these items cover, after a rebase; None: a first import, which covers none.
 
         Raises:
             ValueError: two items have the same id.
@@ -121,6 +147,8 @@ class Catalog:
             slots=kept,
             digest=digest,
             imported_digest=digest,
+            imported_at=imported_at or Position(0, digest[:16]),
+            earlier_digests=tuple(earlier_digests),
             empty_rows=frozenset(),
             _items_by_row=tuple(map(tuple, rows)),
             _row_by_slot=tuple(row_by_slot),
@@ -137,13 +165,13 @@ class Catalog:
         return tuple(item for item in self.slots if item is not None)
 
     @property
-    def base(self) -> Catalog:
-        """The catalog that this one lies over: itself, or what `changed` was first called on since `compacted`."""
-        return self._base or self
+    def overlaid(self) -> Catalog:
+        """The immutable catalog under this overlay; the catalog itself if there is no overlay."""
+        return self._overlaid or self
 
     @property
     def changed_slots(self) -> list[int]:
-        """Slots that `base` lacks or that hold another item there, ascending."""
+        """Slots that `overlaid` lacks or that hold another item there, ascending."""
         return sorted(self.slots.over) if isinstance(self.slots, OverlayList) else []
 
     def find_item(self, item_id: str) -> Item | None:
@@ -152,7 +180,7 @@ class Catalog:
         return None if slot is None else self.slots[slot]
 
     def find_slot(self, item_id: str) -> int | None:
-        """Return the slot of an item, also of a removed one, or None when there never was such an item."""
+        """Return the slot of an item, also of a removed one, or None if the id never appeared."""
         return self._slot_by_item.get(item_id)
 
     def row_of_slot(self, slot: int) -> int:
@@ -175,7 +203,7 @@ class Catalog:
         return None if row is None or not self._items_by_row[row] else row
 
     def items_of(self, row: int) -> tuple[Item, ...]:
-        """Return the items of a row in the order of their slots; none only after changes."""
+        """Return the items of a row in the order of their slots; only changes can leave a row without items."""
         return self._items_by_row[row]
 
     def category_of(self, row: int) -> str:
@@ -184,10 +212,10 @@ class Catalog:
         return items[0].category if items else ""
 
     def changed(self, steps: Iterable[tuple[str, Item | None]]) -> Catalog:
-        """Return the catalog after some steps, each an item id and the item that it stands for from then on.
+        """Return the catalog after some steps, each an item id and the item that it stands for afterwards.
 
         An item whose title changes goes to the row of its new title; None removes it. Costs as much as all steps since
-        `base`, not as much as the catalog.
+        `compacted`, not as much as the catalog.
         """
         draft = _Draft(self)
         for item_id, item in steps:
@@ -195,7 +223,7 @@ class Catalog:
         return draft.finish()
 
     def compacted(self) -> Catalog:
-        """Return the same catalog with nothing laid over anything: one pass over all of it."""
+        """Return the same catalog without an overlay: one pass over all of it."""
         return replace(
             self,
             titles=tuple(self.titles),
@@ -204,15 +232,15 @@ class Catalog:
             _row_by_slot=tuple(self._row_by_slot),
             _slot_by_item=dict(self._slot_by_item),
             _row_by_title=dict(self._row_by_title),
-            _base=None,
+            _overlaid=None,
         )
 
 
 class _Draft:
-    """The layers over a catalog's base while steps are taken."""
+    """The overlay of a catalog while steps are taken."""
 
     def __init__(self, catalog: Catalog) -> None:
-        self._base = base = catalog.base
+        self._overlaid = base = catalog.overlaid
         self._titles = ListDraft(base.titles, catalog.titles)
         self._slots = ListDraft(base.slots, catalog.slots)
         self._items_by_row = ListDraft(base._items_by_row, catalog._items_by_row)
@@ -231,33 +259,33 @@ class _Draft:
             slot = len(self._slots)
             self._slot_by_item.over[item_id] = slot
         if before is not None:
-            self._take_out(self._row_by_slot[slot], before)
+            self._remove_from(self._row_by_slot[slot], before)
         if item is not None:
-            self._row_by_slot[slot] = self._put_in(item, slot)
+            self._row_by_slot[slot] = self._add_to_row(item, slot)
         self._slots[slot] = item
         if _decisive(before) != _decisive(item):
             self._digest = text_digest(self._digest, item_id, *_decisive(item))
 
     def finish(self) -> Catalog:
-        return Catalog(
-            titles=self._titles.layered(),
-            slots=self._slots.layered(),
+        return replace(
+            self._overlaid,
+            titles=self._titles.finish(),
+            slots=self._slots.finish(),
             digest=self._digest,
-            imported_digest=self._base.imported_digest,
             empty_rows=frozenset(self._empty),
-            _items_by_row=self._items_by_row.layered(),
-            _row_by_slot=self._row_by_slot.layered(),
+            _items_by_row=self._items_by_row.finish(),
+            _row_by_slot=self._row_by_slot.finish(),
             _slot_by_item=self._slot_by_item,
             _row_by_title=self._row_by_title,
-            _base=self._base,
+            _overlaid=self._overlaid,
         )
 
-    def _take_out(self, row: int, item: Item) -> None:
+    def _remove_from(self, row: int, item: Item) -> None:
         self._items_by_row[row] = tuple(other for other in self._items_by_row[row] if other is not item)
         if not self._items_by_row[row]:
             self._empty.add(row)
 
-    def _put_in(self, item: Item, slot: int) -> int:
+    def _add_to_row(self, item: Item, slot: int) -> int:
         title = normalise_title(item.title)
         row = self._row_by_title.get(title)
         if row is None:
@@ -266,14 +294,14 @@ class _Draft:
             self._titles[row] = item.title
             self._items_by_row[row] = ()
         there = self._items_by_row[row]
-        place = bisect([self._slot_by_item[other.item_id] for other in there], slot)
-        self._items_by_row[row] = (*there[:place], item, *there[place:])
+        at = bisect([self._slot_by_item[other.item_id] for other in there], slot)
+        self._items_by_row[row] = (*there[:at], item, *there[at:])
         self._empty.discard(row)
         return row
 
 
 def _copy_over(base: Mapping[str, int], now: Mapping[str, int]) -> OverlayDict[str, int]:
-    assert isinstance(base, dict)  # a base is never layered
+    assert isinstance(base, dict)  # what is overlaid is no overlay itself
     return OverlayDict(base, dict(now.over) if isinstance(now, OverlayDict) else {})
 
 
@@ -285,7 +313,9 @@ def _decisive(item: Item | None) -> tuple[str, ...]:
 def write_catalog(path: Path, catalog: Catalog) -> None:
     """Write the catalog as Parquet, one row per item; a reader sees the old file or the new one, never a part."""
     columns = [[getattr(item, name) for item in catalog.items] for name in _SCHEMA.names]
-    table = pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=_SCHEMA)
+    facts = {**asdict(catalog.imported_at), "earlier_digests": catalog.earlier_digests}
+    schema = _SCHEMA.with_metadata({_KEY: json.dumps(facts).encode()})
+    table = pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=schema)
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer)
     write_file(path, buffer.getvalue().to_pybytes())
@@ -301,8 +331,13 @@ def read_catalog(path: Path) -> Catalog:
     if not path.is_file():
         raise MissingArtifactError("catalog", path, command=init_command(path.parent))
     try:
-        table = pq.read_table(path, schema=_SCHEMA)
-        return Catalog.from_items(Item(**row) for row in table.to_pylist())
-    except (pa.ArrowException, ValueError) as error:
+        with path.open("rb") as file:  # one file, even if another one takes its place meanwhile
+            facts = json.loads((pq.read_schema(file).metadata or {})[_KEY])
+            file.seek(0)
+            table = pq.read_table(file, schema=_SCHEMA)
+        position = Position(facts["changes"], facts["chain"])
+        items = (Item(**row) for row in table.to_pylist())
+        return Catalog.from_items(items, imported_at=position, earlier_digests=facts["earlier_digests"])
+    except (pa.ArrowException, ValueError, KeyError) as error:
         remedy = f"make it again with `{init_command(path.parent)}`"
         raise CorruptArtifactError(path, f"unreadable catalog ({error})", remedy=remedy) from error

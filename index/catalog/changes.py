@@ -36,10 +36,10 @@ class Change:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def apply_to(self, item: Item | None) -> Item | None:
-        """Return what the item id stands for afterwards, given what it stood for before.
+        """Return the item after the change, given the item before it; None: no item.
 
         Raises:
-            UnknownItemError: a patch or a removal of nothing.
+            UnknownItemError: it patches or removes an item that does not exist.
         """
         if self.op == "put":
             available = True if self.available is None else self.available
@@ -98,7 +98,7 @@ def change_catalog(catalog: Catalog, changes: Iterable[Change]) -> Catalog:
     """Return the catalog after some changes, in order; all of them or, on an error, none.
 
     Raises:
-        UnknownItemError: one patches or removes an item that is not there at that point.
+        UnknownItemError: one patches or removes an item that does not exist at that point.
     """
     now: dict[str, Item | None] = {}
 

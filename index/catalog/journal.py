@@ -1,244 +1,257 @@
-"""The journal of a catalog's changes: appended to, synced to the disk, never rewritten.
+"""The journal of a catalog's changes: a table in SQLite, one row per change, appended to in whole batches.
 
-    catalog_changes.jsonl
-      {"imported_digest": "..."}                               the catalog that all this began with
-      {"number": 1, "time": "...", "op": "put", "item_id": ..., ..., "chain": "..."}
-      {"number": 2, "time": "...", "op": "patch", ..., "more": true, "chain": "..."}
+    catalog_changes.db
+      number  time   change                                    chain
+      0                                                        3ded2c7c...   the imported catalog
+      1       ...    {"op": "put", "item_id": "i900", ...}     77aa01d3...
+      2       ...    {"op": "remove", "item_id": "i004"}       1f0c9b2e...
 
-`chain` is a hash over the line and the chain before it, so a changed, missing or foreign line is noticed. Lines with
-`more` belong together with the next: a batch is taken as a whole. What a killed writer left behind the last whole batch
-is no part of the journal; the next writer cuts it off.
+The first row stands for the catalog as it was imported. `chain` is a hash over the change and the chain before it, so
+two journals with the same chain at the same number hold the same changes up to there. SQLite provides the rest: a batch
+is in the journal or it is not, one process writes at a time, and `PRAGMA data_version` says whether another one wrote.
+The database keeps a rollback journal instead of a WAL: then it is one file, which can be read without write permission.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from index.artifact import naming, text_digest
+from index.artifact import text_digest
+from index.catalog.catalog import Position
 from index.catalog.changes import Change, parse_change
-from index.errors import CorruptArtifactError, MismatchError
-from index.file_lock import file_lock
+from index.errors import ArtifactError, CorruptArtifactError, MismatchError
 
+Append = Callable[[Sequence[Change], Position], Position]
 
-@dataclass(frozen=True)
-class Position:
-    """A place in a journal, between two batches.
-
-    Attributes:
-        changes: how many lie before it.
-        offset: bytes before it.
-        chain: hash over all of them.
-    """
-
-    changes: int = 0
-    offset: int = 0
-    chain: str = ""
-
-
-START = Position()
-
-_LONGEST_LINE = 1 << 16  # bytes; an id, a title and a category of the greatest length take a fifth of it
+_TABLE = """CREATE TABLE IF NOT EXISTS changes (
+    number INTEGER PRIMARY KEY, time TEXT NOT NULL, change TEXT NOT NULL, chain TEXT NOT NULL
+) STRICT"""
+_WAIT_S = 86_400.0  # where the caller names no limit
+_READ_WAIT_S = 10.0  # a commit locks readers out for some milliseconds
+_ERRNO = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+    sqlite3.SQLITE_PERM: errno.EACCES,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_NOMEM: errno.ENOMEM,
+}
 
 
 @dataclass(frozen=True)
 class Journal:
-    """The journal at `path`, of the catalog whose digest is `imported_digest`. It may not exist yet."""
+    """The journal at `path` of a catalog that was imported at `start`. The file need not exist yet.
+
+    Every method raises CorruptArtifactError where the file is damaged, MismatchError where it belongs to another
+    catalog or is the log of an older softrec, TimeoutError where others hold its lock, and OSError where the system
+    refuses to read or write it.
+    """
 
     path: Path
-    imported_digest: str
+    start: Position
 
-    def read(self, after: Position = START) -> tuple[list[Change], Position]:
-        """Read the whole batches after a position, and the position behind them.
-
-        Raises:
-            CorruptArtifactError: a line is damaged; names the line.
-            MismatchError: the journal belongs to another catalog, or is shorter than `after`.
-        """
-        data = self._read_bytes(after)
-        changes: list[Change] = []
-        position, batch, now = after, 0, after
-        for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
-            if now.offset == 0:
-                now = position = self._begin(line)
-                continue
-            change, more, chain = self._parse(line, now)
-            now = Position(now.changes + 1, now.offset + len(line), chain)
-            changes.append(change)
-            batch += 1
-            if not more:
-                position, batch = now, 0
-        return changes[: len(changes) - batch], position
-
-    @contextmanager
-    def locked(self, *, timeout_s: float | None = None) -> Iterator[None]:
-        """Keep other processes from appending; hold it from reading the state to appending what depends on it.
-
-        Raises:
-            TimeoutError: somebody else held it for so long.
-        """
-        with file_lock(self.path.with_name(f".{self.path.name}.lock"), timeout_s=timeout_s):
-            yield
-
-    def append(self, changes: Sequence[Change], end: Position) -> Position:
-        """Append a batch, whole or not at all, and sync it. Call it under `locked`.
+    def read(self, after: Position | None = None, *, until: Position | None = None) -> tuple[list[Change], Position]:
+        """Read the changes after a position, by default all since the import, and the position behind them.
 
         Args:
-            changes: one batch.
-            end: what `read` gave under this very lock; what lies behind it is cut off.
-
-        Returns:
-            The new end.
+            after: the journal must hold it.
+            until: the last one to read; the journal must hold it, too. None: read to the end.
         """
-        lines = []
-        now = end
-        if now.offset == 0:
-            header = _to_line({"imported_digest": self.imported_digest})
-            lines.append(header)
-            now = self._begin(header)
-        time = datetime.now(UTC).isoformat(timespec="milliseconds")
-        for place, change in enumerate(changes, start=1):
-            body: dict[str, Any] = {"number": now.changes + 1, "time": time, **change.to_json()}
-            if place < len(changes):
-                body["more"] = True
-            chain = _chain(now.chain, body)
-            lines.append(_to_line(body | {"chain": chain}))
-            now = Position(now.changes + 1, now.offset + len(lines[-1]), chain)
-        self._write(b"".join(lines), end.offset)
-        return now
+        after = after or self.start
+        last = until.changes if until else 1 << 62
+        with self._opened() as database:
+            if after == self.start and database is not None:
+                self._check_pages(database)
+            rows = [] if database is None else self._select(database, after.changes, last)
+        if not rows and after == self.start and self.is_empty():
+            rows = [(after.changes, "", after.chain)]
+        self._check_row(after, rows[0] if rows else None)
+        changes, now = [], after
+        for number, text, chain in rows[1:]:
+            if number != now.changes + 1 or chain != _chain(now.chain, text):
+                raise self._damaged(now.changes + 1, "it, or one before it, was changed after it was written")
+            try:
+                changes.append(parse_change(json.loads(text)))
+            except ValueError as error:
+                raise self._damaged(number, str(error)) from error
+            now = Position(number, chain)
+        if until is not None and now != until:
+            self._check_row(until, (now.changes, "", now.chain))
+        return changes, now
 
-    def copy(self, end: Position) -> bytes:
-        """Return the bytes up to a position, for `write_file`: a journal of their own."""
-        return self._read_bytes(START)[: end.offset]
+    def is_empty(self) -> bool:
+        """Whether nothing was ever written to it."""
+        with self._opened() as database:
+            return database is None or not self._select(database, 0, 1 << 62, limit=1)
 
-    def check_begins_with(self, position: Position) -> None:
-        """Check that the changes before a position of a copy are this journal's first ones.
+    @contextmanager
+    def locked(self, *, timeout_s: float | None = None) -> Iterator[Append]:
+        """Keep other processes from appending until this context ends or its `append` returns.
 
-        Raises:
-            MismatchError: it holds fewer, or others.
+        Read the state inside, then call `append(changes, end)` at most once, where `end` is what `read` returned
+        inside. It writes the batch as a whole and syncs it to the disk; it returns the new end.
         """
-        if position.changes == 0:
+        self._check_format()
+        waited_s = _WAIT_S if timeout_s is None else timeout_s
+        with self._translated(waited_s), closing(_connect(self.path, "rwc", waited_s)) as database:
+            database.execute("PRAGMA synchronous = EXTRA")
+            database.execute("BEGIN IMMEDIATE")
+            yield lambda changes, end: self._append(database, changes, end)
+
+    def forget(self, until: Position) -> None:
+        """Remove the changes before a position that an imported catalog covers; that position becomes the first row."""
+        if self.is_empty():
             return
-        start = max(0, position.offset - _LONGEST_LINE)
-        try:
-            with self.path.open("rb") as file:
-                file.seek(start)
-                data = file.read(position.offset - start)
-        except FileNotFoundError:
-            data = b""
-        last = data.removesuffix(b"\n").rpartition(b"\n")[2]
-        try:
-            chain = str(json.loads(last)["chain"])
-        except (ValueError, KeyError, TypeError):
-            chain = ""
-        if start + len(data) < position.offset or chain != position.chain:
-            raise MismatchError(
-                f"{self.path}: the first {position.changes} changes",
-                expected=position.chain,
-                found=chain[:16] or "fewer",
-                remedy=_ways_out(self.path),
-            )
+        with self._translated(_READ_WAIT_S), closing(_connect(self.path, "rw", _READ_WAIT_S)) as database:
+            if database.execute("DELETE FROM changes WHERE number < ?", (until.changes,)).rowcount:
+                database.execute("VACUUM")
 
     def set_aside(self) -> Path | None:
-        """Rename the journal to the first free name beside it, which is returned; None: there is none."""
+        """Rename the journal to the first free name beside it and return that; None: there is no journal."""
         if not self.path.exists():
             return None
-        with self.locked():
+        with self.locked():  # a writer that waits for this lock finds that its journal is not the one it has read
             number = 1
-            while (aside := self.path.with_suffix(f".{number}.jsonl")).exists():
+            while (aside := self.path.with_suffix(f".{number}{self.path.suffix}")).exists():
                 number += 1
-            self.path.rename(aside)
-            return aside
+            return self.path.rename(aside)
 
-    def _read_bytes(self, after: Position) -> bytes:
-        try:
-            with self.path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if size >= after.offset:
-                    file.seek(after.offset)
-                    return file.read()
-        except FileNotFoundError:
-            if after.offset == 0:
-                return b""
-            size = 0
+    def _append(self, database: sqlite3.Connection, changes: Sequence[Change], end: Position) -> Position:
+        database.execute(_TABLE)
+        last = database.execute("SELECT number, change, chain FROM changes ORDER BY number DESC LIMIT 1").fetchone()
+        if last is None and end == self.start:
+            last = (end.changes, "", end.chain)
+            database.execute("INSERT INTO changes VALUES (?, '', '', ?)", (end.changes, end.chain))
+        self._check_row(end, last)
+        time, now = datetime.now(UTC).isoformat(timespec="milliseconds"), end
+        for change in changes:
+            text = json.dumps(change.to_json(), ensure_ascii=False)
+            now = Position(now.changes + 1, _chain(now.chain, text))
+            database.execute("INSERT INTO changes VALUES (?, ?, ?, ?)", (now.changes, time, text, now.chain))
+        database.execute("COMMIT")
+        return now
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection | None]:
+        """A connection for reading; None where there is no file."""
+        self._check_format()
+        if not self.path.exists():
+            yield None
+            return
+        with self._translated(_READ_WAIT_S), closing(_connect(self.path, "rw", _READ_WAIT_S)) as database:
+            yield database
+
+    def _select(
+        self, database: sqlite3.Connection, first: int, last: int, *, limit: int = -1
+    ) -> list[tuple[int, str, str]]:
+        if not database.execute("SELECT 1 FROM sqlite_master").fetchone():
+            return []  # a writer created the file and wrote nothing
+        query = "SELECT number, change, chain FROM changes WHERE number BETWEEN ? AND ? ORDER BY number LIMIT ?"
+        return database.execute(query, (first, last, limit)).fetchall()
+
+    def _check_pages(self, database: sqlite3.Connection) -> None:
+        [found] = database.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise CorruptArtifactError(self.path, f"damaged ({found})", remedy=_ways_out(self.path))
+
+    def _check_row(self, expected: Position, row: tuple[int, str, str] | None) -> None:
+        """Check that the journal's row at a position is the one expected; None: there is no such row."""
+        found = None if row is None else Position(row[0], row[2])
+        if found == expected:
+            return
+        what = f"the first {expected.changes} changes" if expected.changes else "catalog that was changed"
+        same = found is not None and found.changes == expected.changes
         raise MismatchError(
-            f"{self.path}: journal of the catalog's changes",
-            expected=f"{after.changes} changes in {after.offset} bytes or more",
-            found=f"{size} bytes",
+            f"{self.path}: {what}",
+            expected=expected.chain[:12],
+            found=found.chain[:12] if found and same else "other ones or fewer",
             remedy=_ways_out(self.path),
         )
 
-    def _begin(self, line: bytes) -> Position:
-        try:
-            found = json.loads(line)["imported_digest"]
-        except (ValueError, KeyError, TypeError):
-            raise self._damaged(1, "it does not name the catalog") from None
-        if found != self.imported_digest:
-            raise MismatchError(
-                f"{self.path}: catalog that was changed",
-                expected=self.imported_digest[:12],
-                found=str(found)[:12],
-                remedy="put the catalog.parquet of these changes back, or move the journal away to give them up",
+    def _check_format(self) -> None:
+        old = self.path.with_suffix(".jsonl")
+        if old.exists():
+            raise ArtifactError(
+                f"{old}: changes of the catalog as an earlier softrec kept them",
+                remedy="move the file away; to keep its changes, put them into items.csv and run `softrec init "
+                f"--force`; then build the index again with `softrec index {self.path.parent}`",
             )
-        return Position(0, len(line), text_digest(self.imported_digest)[:16])
 
-    def _parse(self, line: bytes, before: Position) -> tuple[Change, bool, str]:
-        number = before.changes + 1
+    def _damaged(self, number: int, why: str) -> CorruptArtifactError:
+        return CorruptArtifactError(self.path, f"change {number} cannot be used: {why}", remedy=_ways_out(self.path))
+
+    @contextmanager
+    def _translated(self, waited_s: float) -> Iterator[None]:
         try:
-            body = json.loads(line)
-            chain, found = body.pop("chain"), body["number"]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise self._damaged(number + 1, "it is no change") from None
-        if chain != _chain(before.chain, body) or found != number:
-            raise self._damaged(number + 1, "it, or one before it, was changed after it was written")
-        fields = {name: value for name, value in body.items() if name not in ("number", "time", "more")}
-        try:
-            return parse_change(fields), bool(body.get("more")), chain
-        except ValueError as error:
-            raise self._damaged(number + 1, str(error)) from error
+            yield
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # of a damaged text in an error's message
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise TimeoutError(f"{self.path}: another writer has held it for {waited_s:g} s") from None
+            if code in _ERRNO:
+                raise OSError(_ERRNO[code], str(error), str(self.path)) from error
+            raise CorruptArtifactError(self.path, str(error), remedy=_ways_out(self.path)) from error
 
-    def _damaged(self, line: int, why: str) -> CorruptArtifactError:
-        return CorruptArtifactError(self.path, f"line {line} cannot be used: {why}", remedy=_ways_out(self.path))
 
-    def _write(self, data: bytes, offset: int) -> None:
-        created = not self.path.exists()
-        with naming(self.path), self.path.open("ab", buffering=0) as file:
-            file.truncate(offset)
+class JournalStamp:
+    """Says whether a journal was written to, at the cost of a `stat` call and a read lock. Threads may share one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._database: sqlite3.Connection | None = None
+        self._opened = (0, 0)  # how often, and the inode
+
+    def read(self) -> object:
+        """Return what differs from an earlier value when anything was committed or the file was replaced meanwhile."""
+        with self._lock:
             try:
-                while data:
-                    data = data[file.write(data) :]
-                os.fsync(file.fileno())
-            except OSError:  # a full disk: nothing was appended
-                os.ftruncate(file.fileno(), offset)
-                raise
-        if created:
-            _sync_folder(self.path.parent)
+                found = os.stat(self._path)
+            except OSError:
+                return None
+            try:
+                if self._database is None or self._opened[1] != found.st_ino:
+                    self.close()
+                    self._database = _connect(self._path, "rw", 0.0)
+                    self._opened = self._opened[0] + 1, found.st_ino
+                version = self._database.execute("PRAGMA data_version").fetchone()[0]
+            except sqlite3.Error:  # somebody commits just now, or the file is damaged
+                return object()
+            return *self._opened, found.st_size, found.st_mtime_ns, version
+
+    def close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+
+def _connect(path: Path, mode: str, timeout_s: float) -> sqlite3.Connection:
+    database = sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=timeout_s,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    database.text_factory = lambda data: data.decode(errors="replace")  # damage shows in the chain
+    return database
 
 
 def _ways_out(path: Path) -> str:
     return (
-        "put an undamaged copy back (index/<version>/changes.jsonl holds the changes that a version covers), or move "
-        f"it away to give its changes up and build the index again with `softrec index {path.parent}`"
+        "put an undamaged copy back, or move it away to give its changes up and build the index again with "
+        f"`softrec index {path.parent}`"
     )
 
 
-def _chain(before: str, body: dict[str, Any]) -> str:
-    return text_digest(before, json.dumps(body, sort_keys=True, ensure_ascii=False))[:16]
-
-
-def _to_line(body: dict[str, Any]) -> bytes:
-    return json.dumps(body, ensure_ascii=False).encode() + b"\n"
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _chain(before: str, change: str) -> str:
+    return text_digest(before, change)[:16]

@@ -1,5 +1,5 @@
-"""Large tables that never change, with a few changes laid over them: a change costs as much as those before it did,
-not as much as the table. Nothing is ever taken out; a reader of an older layer does not see a newer one.
+"""Large tables that never change, under overlays of a few changes: a change costs as much as the changes before it, not
+as much as the table. Nothing is ever removed; a reader of an older overlay does not see a newer one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class OverlayDict(Mapping[K, V]):
 
 
 class OverlayList(Sequence[V]):
-    """A tuple `under` that is shared, and values `over` some of its places or right behind its end.
+    """A tuple `under` that is shared, and values `over` some of its positions or right behind its end.
 
     Example:
         >>> list(OverlayList(("a", "b"), {1: "B", 2: "c"}))
@@ -43,48 +43,48 @@ class OverlayList(Sequence[V]):
         self._length = max(len(under), max(over, default=-1) + 1)
 
     @overload
-    def __getitem__(self, place: int) -> V: ...
+    def __getitem__(self, position: int) -> V: ...
 
     @overload
-    def __getitem__(self, place: slice) -> tuple[V, ...]: ...
+    def __getitem__(self, position: slice) -> tuple[V, ...]: ...
 
-    def __getitem__(self, place: int | slice) -> V | tuple[V, ...]:
-        if isinstance(place, slice):
-            return tuple(self._at(at) for at in range(*place.indices(self._length)))
-        if place < 0:
-            place += self._length
-        if not 0 <= place < self._length:
-            raise IndexError(f"place {place} of {self._length}")
-        return self._at(place)
+    def __getitem__(self, position: int | slice) -> V | tuple[V, ...]:
+        if isinstance(position, slice):
+            return tuple(self._at(at) for at in range(*position.indices(self._length)))
+        if position < 0:
+            position += self._length
+        if not 0 <= position < self._length:
+            raise IndexError(f"position {position} of {self._length}")
+        return self._at(position)
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[V]:
-        return (self._at(place) for place in range(self._length))
+        return (self._at(position) for position in range(self._length))
 
-    def _at(self, place: int) -> V:
-        return self.over[place] if place in self.over else self.under[place]
+    def _at(self, position: int) -> V:
+        return self.over[position] if position in self.over else self.under[position]
 
 
 class ListDraft(Generic[V]):
-    """A `OverlayList` in the making: that of `now`, over the same `base`, and what is set in addition."""
+    """An `OverlayList` being made: the overlay of `now` over `base`, and what is set in addition."""
 
     def __init__(self, base: Sequence[V], now: Sequence[V]) -> None:
-        self._under = tuple(base)  # the same tuple, not a copy: a base is never layered
+        self._under = tuple(base)  # the same tuple, not a copy: what is overlaid is no overlay itself
         self._over = dict(now.over) if isinstance(now, OverlayList) else {}
         self._length = len(now)
 
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, place: int) -> V:
-        return self._over[place] if place in self._over else self._under[place]
+    def __getitem__(self, position: int) -> V:
+        return self._over[position] if position in self._over else self._under[position]
 
-    def __setitem__(self, place: int, value: V) -> None:
-        self._over[place] = value
-        self._length = max(self._length, place + 1)
+    def __setitem__(self, position: int, value: V) -> None:
+        self._over[position] = value
+        self._length = max(self._length, position + 1)
 
-    def layered(self) -> OverlayList[V]:
-        """Return what was made; the draft must not be changed afterwards."""
+    def finish(self) -> OverlayList[V]:
+        """Return the list; the draft must not be changed afterwards."""
         return OverlayList(self._under, self._over)

@@ -21,14 +21,14 @@ def clean_title(text: str) -> str:
 
 
 def fault_of_id(item_id: str) -> str:
-    """Return why this can be no item's id, or ""."""
+    """Return why this is not a valid item id, or ""."""
     if not item_id:
         return "empty item_id"
     return f"item_id over {MAX_ID_CHARACTERS} characters" if len(item_id) > MAX_ID_CHARACTERS else ""
 
 
 def fault_of_title(title: str) -> str:
-    """Return why this, once cleaned, can be no item's title, or ""."""
+    """Return why this, once cleaned, is not a valid title, or ""."""
     if not normalise_title(title):
         return "empty title"
     return f"title over {MAX_TITLE_CHARACTERS} characters" if len(title) > MAX_TITLE_CHARACTERS else ""

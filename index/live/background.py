@@ -1,4 +1,4 @@
-"""Work that nobody waits for: one job at a time, beside whoever asks for it."""
+"""Work that nobody waits for: one job at a time, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Background:
     """Runs jobs in a thread of its own. Any thread may call any method.
 
     Args:
-        note: told why a job failed, where a person can act on it.
-        after: called in that thread after each job: the place to look for what was refused meanwhile.
+        note: receives why a job failed, if a person can act on it.
+        after: called in that thread after each job, to start what was refused meanwhile.
     """
 
     def __init__(self, note: Callable[[str], None], after: Callable[[], None]) -> None:

@@ -1,77 +1,61 @@
 """The index of a shop whose catalog changes while it is served.
 
-A `LiveIndex` shows one immutable `Snapshot` at a time, its `view`: the active version with every later change laid
-over it. A change is written to the journal, then a new view takes the old one's place; who holds a view goes on with
-it. When much lies over a version, `merge` writes a new one in the background: old vectors are copied, not embedded.
+A `LiveIndex` holds the current `Snapshot`: the active version with every later change laid over it. A change is written
+to the journal, then a new snapshot takes the old one's place; who holds the old one goes on with it. When many changes
+lie over a version, `merge` writes a new one in the background: old vectors are copied, not embedded.
 
-What other processes do to the same workspace (changes, a new version, the way back to an old one, another catalog) is
-seen by `is_stale`, a few `stat` calls, and taken up by `refresh`. What cannot be taken up is kept in `problem`, and the
-view stays as it was: it is out of date, never wrong in itself.
+Other processes change the same workspace: they append changes, make another version active, or fold the changes into a
+new imported catalog. `is_stale` sees that at the cost of three `stat` calls, and `refresh` takes it up: changes at
+once, another version in the background. What cannot be taken up is kept in `problem`, and the snapshot stays as it was:
+it is out of date, never wrong in itself.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from index.catalog.catalog import Catalog, read_catalog
-from index.catalog.changes import Change, change_catalog
-from index.catalog.journal import Journal, Position
+from index.catalog.changes import Change
+from index.catalog.journal import Journal, JournalStamp
 from index.errors import MismatchError, SoftrecError
 from index.file_lock import file_lock
 from index.live.background import Background
 from index.live.outcome import Outcome, describe_outcome
 from index.live.snapshot import Snapshot, load_active
-from index.live.versions import ACTIVE, encode_titles, pad, read_active, write_version
-from index.live.watch import Watch
-from index.ranking.grounding import Grounder
-from index.search.delta import DeltaSearch
+from index.live.versions import ACTIVE, find_active, write_version
 from index.search.encoder import OneAtATime, TitleEncoder
 from index.workspace import Workspace
 
 MERGE_AT = 1000  # changes over a version; a search of so many added titles takes well under a millisecond
+MERGE_LOCK = ".merge.lock"  # in the index folder: held by whoever merges or rebases
 
-_PATIENCE_S = 10.0  # of a change that waits for others
-_CATALOG, _JOURNAL, _ACTIVE = "catalog", "journal", "active"  # the files that others change
+_PATIENCE_S = 10.0  # how long a change waits for others
 
 
-def advance(view: Snapshot, changes: Sequence[Change], position: Position) -> Snapshot:
-    """Lay changes over a view: new titles are embedded, nothing else costs more than the changes so far.
+class _Stamp(NamedTuple):
+    """What differs when a file was replaced or written to."""
 
-    Raises:
-        UnknownItemError: one patches or removes an item that is not there.
-    """
-    if not changes:
-        return replace(view, changes=position)
-    catalog = change_catalog(view.catalog, changes)
-    index = view.grounder.index
-    new = catalog.titles[len(index) :]
-    if new or catalog.empty_rows != view.catalog.empty_rows:
-        layered = index if isinstance(index, DeltaSearch) else DeltaSearch(index)
-        index = layered.extended(encode_titles(new, view.grounder.encoder), catalog.empty_rows)
-    return replace(
-        view,
-        catalog=catalog,
-        grounder=Grounder(catalog, index, view.grounder.encoder, earlier=view.grounder),
-        popularity=pad(view.popularity, len(catalog)) if new else view.popularity,
-        changes=position,
-    )
+    catalog: object
+    active: object
+    journal: object
 
 
 class LiveIndex:
-    """See the module. Every method but `view` and `is_stale` may block; any thread may call any of them.
+    """See the module. Every method but `is_stale` may block; any thread may call any of them.
 
     Args:
         workspace: its catalog, journal and index.
         encoder: the one that the active version was built with; used by one thread at a time.
         merge_at: changes over a version at which it is merged in the background; 0: never.
         keep: versions kept by a merge, the new one included.
-        note: told of what happens in the background.
+        note: receives lines about what happens in the background.
 
     Raises:
         ArtifactError: the index, the catalog or the journal is missing, damaged or another's.
@@ -89,17 +73,15 @@ class LiveIndex:
         self._workspace = workspace
         self._encoder = OneAtATime(encoder)
         self._merge_at, self._keep, self._note = merge_at, keep, note
-        self._lock = threading.Lock()  # of whoever makes the next view
+        self._lock = threading.RLock()  # held by whoever makes the next snapshot
         self._background = Background(note, self._merge_if_due)
+        self._due = threading.Lock()  # held by whoever looks whether a merge is due
         self._next_merge = merge_at
-        self._due = threading.Lock()  # of whoever looks whether a merge is
-        files = {_CATALOG: workspace.catalog_path, _JOURNAL: workspace.changes_path, _ACTIVE: self.index_dir / ACTIVE}
-        self._watch = Watch(files, note)
-        self._origin = read_catalog(workspace.catalog_path)
-        self._journal = Journal(workspace.changes_path, self._origin.digest)
-        self._version = self._load(self._origin)
-        changes, end = self._journal.read(self._version.changes)
-        self.view = advance(self._version, changes, end)
+        self._journal_stamp = JournalStamp(workspace.changes_path)
+        self.problem: SoftrecError | None = None  # why the snapshot is not what lies on disk
+        self._seen = self._stamp()
+        self._version = self._load_version(read_catalog(workspace.catalog_path))
+        self.snapshot = self._up_to_date(self._version)
 
     @property
     def index_dir(self) -> Path:
@@ -107,159 +89,156 @@ class LiveIndex:
         return self._workspace.index_dir
 
     @property
-    def origin(self) -> Catalog:
-        """The catalog as it was imported."""
-        return self._origin
-
-    @property
-    def problem(self) -> SoftrecError | None:
-        """Why the view is not what lies on disk, or None."""
-        return self._watch.problem
-
-    @property
     def pending(self) -> int:
-        """How many changes the view lays over its version."""
-        view = self.view
-        return view.changes.changes - self._version.changes.changes
+        """How many changes the snapshot lays over its version."""
+        return self.snapshot.position.changes - self._version.position.changes
 
     def is_stale(self) -> bool:
-        """Whether anything on disk is not as it was when it was last read: three `stat` calls."""
-        return self._watch.is_stale()
+        """Whether anything on disk differs from when it was last read: three `stat` calls and a read lock."""
+        return self._stamp() != self._seen
 
     def refresh(self) -> None:
-        """Take up what other processes did; when somebody is making a view already, leave it to them.
+        """Take up what other processes did; if somebody is making a snapshot already, leave it to them.
 
-        Changes are in the view when this returns. A new version is loaded in the background.
+        Changes and another imported catalog are shown when this returns; another version is loaded in the background.
         """
         if not self._lock.acquire(blocking=False):
             return
         try:
-            self._look_at_catalog()
-            self._look_at_journal()
-            self._look_at_active()
+            self._catch_up()
         finally:
             self._lock.release()
         self._merge_if_due()
 
     def apply(self, change: Change) -> Outcome:
-        """Make a change: when this returns it is on disk and in the view.
+        """Make a change: when this returns it is on disk and in the snapshot.
 
         Raises:
-            UnknownItemError: it patches or removes an item that is not there; nothing is written.
+            UnknownItemError: it patches or removes an item that does not exist; nothing is written.
             SoftrecError: what lies on disk cannot be taken up (see `problem`), so nothing can be built upon it.
             OSError: the journal cannot be written; TimeoutError: others have been changing the catalog for too long.
         """
-        with self._turn(), self._journal.locked(timeout_s=_PATIENCE_S):
-            self._look_at_catalog()
-            self._look_at_journal()
-            self._look_at_active()
+        with self._turn(), self._journal(self.snapshot.imported).locked(timeout_s=_PATIENCE_S) as append:
+            self._catch_up()
             if self.problem:
                 raise self.problem.with_traceback(None)  # raised again and again, it would grow
-            before = after = self.view
-            now = before.catalog.find_item(change.item_id)
-            if change.apply_to(now) != now:
-                after = advance(before, [change], before.changes)  # first: a title that cannot be embedded is refused
-                position = self._journal.append([change], before.changes)
-                self._watch.note_seen(_JOURNAL)
-                self.view = after = replace(after, changes=position)
+            before = after = self.snapshot
+            item = before.catalog.find_item(change.item_id)
+            if change.apply_to(item) != item:
+                after = before.advance([change], before.position)  # first: a title may be refused by the encoder
+                self.snapshot = after = replace(after, position=append([change], before.position))
         self._merge_if_due()
         return describe_outcome(change.item_id, before, after)
 
     def merge(self) -> str | None:
-        """Write a version that covers every change of the view and make it the active one.
+        """Write a version that covers every change of the snapshot and make it the active one.
 
         Returns:
             Its name; None when there is nothing to merge, another process is at it, or another version is active.
         """
         try:
-            with file_lock(self.index_dir / ".merge.lock", timeout_s=0):
+            with file_lock(self.index_dir / MERGE_LOCK, timeout_s=0):
                 name = self._write_merged()
         except TimeoutError:
             return None
         if name is not None:
-            self._take_up_version()
-        return name
-
-    def _write_merged(self) -> str | None:
-        view, version = self.view, self._version
-        if view.changes.changes == version.changes.changes or self._active() != version.version:
-            return None
-        name = write_version(
-            self.index_dir,
-            self._origin,
-            view.catalog,
-            self._encoder,
-            view.grounder.index.vectors(np.arange(len(view.catalog))),
-            view.popularity,
-            wish=version.wish,
-            changes=(self._journal.copy(view.changes), view.changes),
-            keep=self._keep,
-            successor_of=version.version,
-        )
-        if name is None:
-            self._note(f"index: the merge of {view.label} is given up, for {self._active()} was made active meanwhile")
+            self._load_anew()
         return name
 
     def close(self) -> None:
         """Wait for what runs in the background."""
         self._background.close()
+        self._journal_stamp.close()
 
-    def _load(self, origin: Catalog) -> Snapshot:
-        loaded = load_active(self.index_dir, encoder=self._encoder, origin=origin)
-        self._journal.check_begins_with(loaded.changes)
-        return loaded
+    def _write_merged(self) -> str | None:
+        with self._lock:
+            snapshot, version = self.snapshot, self._version
+        if snapshot.position == version.position or self._active() != version.version:
+            return None
+        name = write_version(
+            self.index_dir,
+            snapshot.catalog,
+            snapshot.position,
+            self._encoder,
+            snapshot.grounder.index.vectors(np.arange(len(snapshot.catalog))),
+            snapshot.popularity,
+            wish=version.wish,
+            keep=self._keep,
+            successor_of=version.version,
+        )
+        if name is None:
+            self._note(f"index: the merge of {snapshot.label} is given up: {self._active()} was made active meanwhile")
+        return name
 
-    def _laid_over(self, origin: Catalog, changes: Sequence[Change], view: Snapshot) -> Snapshot:
-        """Lay a view's changes, all since the import, over the same catalog with another availability."""
-        catalog = change_catalog(origin, changes).compacted()
-        grounder = Grounder(catalog, view.grounder.index, self._encoder, earlier=view.grounder)
-        return replace(view, catalog=catalog, grounder=grounder)
-
-    def _look_at_catalog(self) -> None:
-        """Take up another availability; another catalog is a problem, for adapters and index are of this one."""
-        if not self._watch.is_new(_CATALOG):
+    def _catch_up(self) -> None:
+        """Take up what is new on disk, another version in the background. Call it under `_lock`."""
+        seen, stamp = self._seen, self._stamp()
+        if stamp == seen:
             return
-        with self._watch.taking_up(_CATALOG):
-            origin = read_catalog(self._workspace.catalog_path)
-            if origin.digest != self._origin.digest:
+        if self.problem or stamp.catalog != seen.catalog:
+            self._load_anew()
+            return
+        if stamp.journal != seen.journal:
+            with self._taking_up(stamp._replace(active=seen.active)):
+                self.snapshot = self._up_to_date(self.snapshot)
+        if stamp.active != seen.active:
+            self._background.start(self._load_anew)
+
+    def _load_anew(self) -> None:
+        """Load the imported catalog, the active version and the journal, and make that the snapshot."""
+        with self._taking_up(stamp := self._stamp()):
+            imported = read_catalog(self._workspace.catalog_path)
+            known = self.snapshot.imported.digest
+            if known not in (imported.digest, *imported.earlier_digests):
                 raise MismatchError(
                     f"{self._workspace.catalog_path}: replaced while it is in use",
-                    expected=self._origin.digest[:12],
-                    found=origin.digest[:12],
+                    expected=known[:12],
+                    found=imported.digest[:12],
                     remedy="put the old one back, or train and index the new one and restart the server",
                 )
-            self._journal.check_begins_with(self.view.changes)
-            changes, end = self._journal.read()
-            view = advance(self.view, changes[self.view.changes.changes :], end)
-            self.view, self._origin = self._laid_over(origin, changes, view), origin
-
-    def _look_at_journal(self) -> None:
-        if not self._watch.is_new(_JOURNAL):
-            return
-        with self._watch.taking_up(_JOURNAL):
-            self._journal.check_begins_with(self.view.changes)
-            changes, end = self._journal.read(self.view.changes)
-            if changes:
-                self.view = advance(self.view, changes, end)
-
-    def _look_at_active(self) -> None:
-        if self._watch.is_new(_ACTIVE):
-            self._background.start(self._take_up_version)
-
-    def _take_up_version(self) -> None:
-        """Load the active version, lay over it what is newer, and show that."""
-        with self._watch.taking_up(_ACTIVE):
-            origin = self._origin
-            loaded = self._load(origin)
-            view = advance(loaded, *self._journal.read(loaded.changes))
-            with self._lock:  # what was changed since, in the journal or in what is available
-                view = advance(view, *self._journal.read(view.changes))
-                if self._origin is not origin:
-                    view = self._laid_over(self._origin, self._journal.read()[0], view)
-                self.view, self._version = view, loaded
+            if (shown := self.snapshot.position).changes >= imported.imported_at.changes:
+                self._journal(imported).read(shown)  # what was shown once must still be there
+            version = self._load_version(imported)
+            snapshot = self._up_to_date(version.succeed(self.snapshot))
+            with self._lock:
+                if not self._is_latest(stamp):
+                    return
+                self.snapshot, self._version = self._up_to_date(snapshot), version  # with what came meanwhile
             with self._due:
                 self._next_merge = self._merge_at
-            self._note(f"index: {view.label} is in use")
+            self._note(f"index: {self.snapshot.label} is in use")
+
+    def _load_version(self, imported: Catalog) -> Snapshot:
+        return load_active(self.index_dir, imported, self._journal(imported), encoder=self._encoder)
+
+    def _up_to_date(self, snapshot: Snapshot) -> Snapshot:
+        return snapshot.advance(*self._journal(snapshot.imported).read(snapshot.position))
+
+    @contextmanager
+    def _taking_up(self, stamp: _Stamp) -> Iterator[None]:
+        """Read what has a stamp inside; an error inside is kept as `problem`, not raised.
+
+        What is damaged or does not belong here is looked at again when its stamp differs; what the system refused to
+        read (OSError) may be readable the next time, so it is looked at again at once.
+        """
+        self._seen = stamp
+        try:
+            yield
+        except (SoftrecError, OSError) as error:
+            if not self._is_latest(stamp):
+                return
+            if isinstance(error, OSError):
+                self._seen = _Stamp(object(), object(), object())
+            before, self.problem = self.problem, error if isinstance(error, SoftrecError) else SoftrecError(str(error))
+            if str(before) != str(self.problem):  # else it is the same at each look
+                self._note(f"index: {self.problem}")
+        else:
+            if self._is_latest(stamp):
+                self.problem = None
+
+    def _is_latest(self, stamp: _Stamp) -> bool:
+        """Whether nobody has read another catalog or version since this stamp was taken."""
+        return (self._seen.catalog, self._seen.active) == (stamp.catalog, stamp.active)
 
     def _merge_if_due(self) -> None:
         with self._due:
@@ -278,5 +257,19 @@ class LiveIndex:
         finally:
             self._lock.release()
 
+    def _journal(self, imported: Catalog) -> Journal:
+        return Journal(self._workspace.changes_path, imported.imported_at)
+
     def _active(self) -> str:
-        return read_active(self.index_dir)
+        return find_active(self.index_dir, self.snapshot.imported)
+
+    def _stamp(self) -> _Stamp:
+        return _Stamp(_sign(self._workspace.catalog_path), _sign(self.index_dir / ACTIVE), self._journal_stamp.read())
+
+
+def _sign(path: Path) -> object:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -1,4 +1,4 @@
-"""What became of an item that was changed, and what is to be known of its title."""
+"""What a change did to an item, and what to know about its title."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from index.catalog.catalog import Item
 from index.live.snapshot import Snapshot
 
-NEAR = 0.1  # of a vector's length: titles closer than that are told apart by hardly any query
+NEAR = 0.1  # of a vector's length: hardly any query can separate titles that are closer
 
 State = Literal["added", "changed", "unchanged", "removed"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one change.
+    """What one change did.
 
     Attributes:
         item: the item afterwards; of a removed one, as it was.
@@ -36,7 +36,7 @@ class Outcome:
 
 
 def describe_outcome(item_id: str, before: Snapshot, after: Snapshot) -> Outcome:
-    """Say what became of an item between two views; the same view twice: nothing."""
+    """Say what happened to an item between two views; the same snapshot twice: nothing."""
     was, now = before.catalog.find_item(item_id), after.catalog.find_item(item_id)
     row = after.catalog.recall_item_row(item_id)
     item = now or was
@@ -50,10 +50,10 @@ def describe_outcome(item_id: str, before: Snapshot, after: Snapshot) -> Outcome
     return Outcome(item, row, state, others, _find_near(after, row) if new_title else None)
 
 
-def _find_near(view: Snapshot, row: int) -> tuple[str, float] | None:
-    vector = view.grounder.index.vectors(np.array([row]))
-    distances, rows = view.grounder.index.search(vector, 2)
+def _find_near(snapshot: Snapshot, row: int) -> tuple[str, float] | None:
+    vector = snapshot.grounder.index.vectors(np.array([row]))
+    distances, rows = snapshot.grounder.index.search(vector, 2)
     for distance, other in zip(distances[0].tolist(), rows[0].tolist(), strict=True):
         if other != row:
-            return (view.catalog.titles[other], distance) if distance <= NEAR * np.linalg.norm(vector) else None
+            return (snapshot.catalog.titles[other], distance) if distance <= NEAR * np.linalg.norm(vector) else None
     return None

@@ -1,70 +1,153 @@
-"""A version of the index in memory: every byte checked, of this catalog and this encoder."""
+"""Everything derived from one state of the catalog, and how to derive the next."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.catalog.catalog import Catalog, read_catalog
-from index.catalog.changes import change_catalog
-from index.catalog.journal import START, Journal, Position
+from index.catalog.catalog import Catalog, Position
+from index.catalog.changes import Change, change_catalog
+from index.catalog.journal import Journal
+from index.catalog.slots import SlotArrays
 from index.errors import CorruptArtifactError, MismatchError
-from index.live.versions import CHANGES, build_command, check_version, read_active
+from index.live.versions import build_command, check_version, covered_position, encode_titles, find_active
 from index.ranking.grounding import Grounder
+from index.ranking.ranking import Ranker
 from index.search.delta import DeltaSearch
 from index.search.encoder import TitleEncoder
 from index.search.flat import FlatIndex
 from index.search.kind import SearchRequest, read_search
 
+T = TypeVar("T")
 
-@dataclass(frozen=True)
+
+class Derivation(Protocol[T]):
+    """Something made from a snapshot when it is first needed, and then from its value for an earlier snapshot."""
+
+    def derive(self, snapshot: Snapshot, earlier: T | None) -> T:
+        """Return the value for a snapshot.
+
+        Args:
+            earlier: the value for an earlier snapshot, perhaps of another version or import; None: there is none.
+        """
+
+
+@dataclass(frozen=True, eq=False)
 class Snapshot:
-    """One version, in memory and checked, perhaps with later changes laid over it. It never changes.
+    """One state of the catalog and all that is derived from it. It never changes; `advance` makes the next one.
 
     Attributes:
-        popularity: int64 [len(catalog)]; 0 for titles that were added since the catalog was imported.
-        changes: where in the journal it stands.
+        version: the version on disk that it began with.
+        imported: the catalog as it was imported.
+        ranker: ranks the rows of the current catalog; it holds the catalog, the search and the encoder.
+        encoder_name: what the version's manifest calls the encoder.
+        position: the last change that it shows.
         wish: which search its version was asked for.
         search: what the manifest says of the search that it got, see `build_search`.
     """
 
     version: str
-    catalog: Catalog
-    grounder: Grounder
-    popularity: NDArray[np.int64]
+    imported: Catalog
+    ranker: Ranker
     encoder_name: str
-    changes: Position = START
+    position: Position
     wish: SearchRequest = field(default_factory=SearchRequest)
     search: Mapping[str, Any] = field(default_factory=lambda: {"kind": "flat"})
+    _derived: dict[Derivation[Any], Any] = field(default_factory=dict, repr=False)
+    _earlier: dict[Derivation[Any], Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The current catalog: the imported one with all changes up to `position`."""
+        return self.ranker.grounder.catalog
+
+    @property
+    def grounder(self) -> Grounder:
+        return self.ranker.grounder
+
+    @property
+    def popularity(self) -> NDArray[np.int64]:
+        """int64 [len(catalog)]; 0 for titles that were added since the import."""
+        return self.ranker.popularity
+
+    @property
+    def slots(self) -> SlotArrays:
+        """What of each item can be tested for many items at once."""
+        return self.get(_SLOTS)
 
     @property
     def label(self) -> str:
         """The version, and how many changes of the catalog it shows: 0001-3ded2c7c+12; without any, 0001-3ded2c7c."""
-        return f"{self.version}+{self.changes.changes}" if self.changes.changes else self.version
+        changes = self.position.changes
+        return f"{self.version}+{changes}" if changes else self.version
+
+    def get(self, derivation: Derivation[T]) -> T:
+        """Return a derived value. The first call makes it, and raises what making it raises."""
+        if derivation not in self._derived:
+            self._derived[derivation] = derivation.derive(self, self._earlier.get(derivation))
+            self._earlier.pop(derivation, None)  # it may hold files
+        value: T = self._derived[derivation]
+        return value
+
+    def advance(self, changes: Sequence[Change], position: Position) -> Snapshot:
+        """Return the snapshot after some changes. New titles are embedded; all else costs as much as the changes.
+
+        Args:
+            changes: those between this snapshot's position and `position`.
+
+        Raises:
+            UnknownItemError: one patches or removes an item that does not exist.
+        """
+        if not changes:
+            return self if position == self.position else replace(self, position=position)
+        catalog = change_catalog(self.catalog, changes)
+        search = self.grounder.index
+        new = catalog.titles[len(search) :]
+        if new or catalog.empty_rows != self.catalog.empty_rows:
+            delta = search if isinstance(search, DeltaSearch) else DeltaSearch(search)
+            search = delta.extended(encode_titles(new, self.grounder.encoder), catalog.empty_rows)
+        ranker = self.ranker.advance(self.grounder.advance(catalog, search))
+        return replace(self, ranker=ranker, position=position)._inheriting(self)
+
+    def succeed(self, earlier: Snapshot) -> Snapshot:
+        """Return this snapshot, just loaded, with what can be reused from one before it."""
+        grounder = earlier.grounder.advance(self.catalog, self.grounder.index)
+        return replace(self, ranker=self.ranker.advance(grounder))._inheriting(earlier)
+
+    def _inheriting(self, earlier: Snapshot) -> Snapshot:
+        return replace(self, _derived={}, _earlier={**earlier._earlier, **earlier._derived})
 
 
-def load_active(index_dir: Path, *, encoder: TitleEncoder, origin: Catalog | None = None) -> Snapshot:
+class _Slots:
+    def derive(self, snapshot: Snapshot, earlier: SlotArrays | None) -> SlotArrays:
+        return SlotArrays.of(snapshot.catalog) if earlier is None else earlier.advance(snapshot.catalog)
+
+
+_SLOTS: Derivation[SlotArrays] = _Slots()
+
+
+def load_active(index_dir: Path, imported: Catalog, journal: Journal, *, encoder: TitleEncoder) -> Snapshot:
     """Load the active version into memory.
 
     Args:
         index_dir: the workspace's `index/`.
-        encoder: what will embed the generations.
-        origin: the catalog that the caller works with, as it was imported: which items are available is then its to
-            say, not that of the version's copy. None: whichever the index was built from.
+        imported: the catalog as it was imported; it says which items are available.
+        journal: its changes; those that the version covers are shown, and no later ones.
+        encoder: embeds what the model writes.
 
     Raises:
         MissingArtifactError: no index was built.
         CorruptArtifactError: a byte changed since it was written.
-        MismatchError: it was built with another encoder or from another catalog; both values are named.
+        MismatchError: it was built with another encoder, from another catalog or from changes that the journal lacks.
     """
-    version = read_active(index_dir)
+    version = find_active(index_dir, imported)
     directory = index_dir / version
-    manifest = check_version(index_dir, version)
+    manifest = check_version(index_dir, version, imported=imported)
     built = manifest.body["encoder"]
     again = f"build the index again with `{build_command(index_dir)}`"
     if built["fingerprint"] != encoder.fingerprint:
@@ -74,41 +157,37 @@ def load_active(index_dir: Path, *, encoder: TitleEncoder, origin: Catalog | Non
             found=f"{encoder.name} ({encoder.fingerprint[:12]})",
             remedy=f"{again}, or use the encoder that it was built with",
         )
-    catalog = origin or read_catalog(directory / "catalog.parquet")
-    built_from = manifest.body["imported_digest"]
-    if built_from != catalog.digest:
-        raise MismatchError(f"{directory}: catalog", expected=built_from[:12], found=catalog.digest[:12], remedy=again)
-    changes, position = Journal(directory / CHANGES, catalog.digest).read()
-    if changes:
-        catalog = change_catalog(catalog, changes).compacted()
+    position = covered_position(manifest)
+    changes, _ = journal.read(until=position)
+    catalog = change_catalog(imported, changes).compacted() if changes else imported
     try:
         wish = SearchRequest(**manifest.body["asked_for"])
         popularity: NDArray[np.int64] = np.load(directory / "popularity.npy", allow_pickle=False)
-        index = read_search(directory, manifest.body["search"])
-        if catalog.empty_rows:
-            index = DeltaSearch(index, empty=catalog.empty_rows)
-        grounder = Grounder(catalog, index, encoder)
+        search = read_search(directory, manifest.body["search"])
+        grounder = Grounder(
+            catalog, DeltaSearch(search, empty=catalog.empty_rows) if catalog.empty_rows else search, encoder
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptArtifactError(directory, str(error), remedy=again) from error
     if popularity.shape != (len(catalog),):
         detail = f"popularity has shape {popularity.shape}, the catalog {len(catalog)} rows"
         raise CorruptArtifactError(directory, detail, remedy=again)
-    search = manifest.body["search"]
-    return Snapshot(version, catalog, grounder, popularity, built["name"], position, wish, search)
+    ranker = Ranker(grounder, popularity)
+    return Snapshot(version, imported, ranker, built["name"], position, wish, manifest.body["search"])
 
 
-def load_origin(index_dir: Path, *, encoder: TitleEncoder, origin: Catalog) -> Snapshot:
-    """Load the active version as far as it is of the catalog as it was imported: what metrics are measured over.
+def load_imported(index_dir: Path, imported: Catalog, journal: Journal, *, encoder: TitleEncoder) -> Snapshot:
+    """Load the active version's part for the imported catalog, which training and evaluation work with.
 
-    Where the version covers later changes, the rows of `origin` are searched exactly, and its removed items are back.
+    If the version covers later changes, the imported rows are searched exactly, and removed items are back.
 
     Raises:
         ArtifactError: see `load_active`.
     """
-    loaded = load_active(index_dir, encoder=encoder, origin=origin)
-    if loaded.catalog is origin:
+    loaded = load_active(index_dir, imported, journal, encoder=encoder)
+    if loaded.catalog is imported:
         return loaded
-    rows = np.arange(len(origin))
-    index = FlatIndex.build(loaded.grounder.index.vectors(rows))
-    popularity = loaded.popularity[: len(rows)]
-    return Snapshot(loaded.version, origin, Grounder(origin, index, encoder), popularity, loaded.encoder_name)
+    rows = np.arange(len(imported))
+    grounder = Grounder(imported, FlatIndex.build(loaded.grounder.index.vectors(rows)), encoder)
+    ranker = Ranker(grounder, loaded.popularity[: len(rows)])
+    return Snapshot(loaded.version, imported, ranker, loaded.encoder_name, imported.imported_at)

@@ -1,19 +1,20 @@
 """Versions of the index on disk, and which one is in use; `index.live.snapshot` brings one into memory.
 
     index/
-      0001-1f0c9b2e/   manifest.json vectors.faiss [search.faiss] catalog.parquet popularity.npy [changes.jsonl]
+      0001-1f0c9b2e/   manifest.json vectors.faiss [search.faiss] popularity.npy
       0002-77aa01d3/   ...
       active           the name of the version in use
 
 A version is an artifact: whole or absent, and never changed. `active` is swapped in one rename, so a reader finds the
 old version or the new one; it loads everything into memory and holds no file open, so old versions can go.
 
-A version holds the catalog as it was imported and the changes that it covers; row r of `vectors.faiss` is row r of the
-two together. Later changes are laid over it by `index.live.live`.
+A version covers the imported catalog and the changes up to a position in the journal; row r of `vectors.faiss` is row r
+of the two together. `index.live.live` lays later changes over it.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -24,17 +25,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.artifact import MANIFEST, Manifest, read_manifest, text_digest, write_artifact, write_file
-from index.catalog.catalog import Catalog, write_catalog
+from index.catalog.catalog import Catalog, Position
 from index.catalog.changes import change_catalog
-from index.catalog.journal import START, Journal, Position
-from index.errors import CorruptArtifactError, MissingArtifactError
+from index.catalog.journal import Journal
+from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError
 from index.file_lock import file_lock
 from index.search.encoder import TitleEncoder
 from index.search.kind import RECALL_FLOOR, SearchKind, SearchRequest, build_search, write_search
 
 ACTIVE = "active"
 LOCK = ".lock"
-CHANGES = "changes.jsonl"  # in a version: those that it covers
 
 _VERSION = re.compile(r"(\d{4,})-[0-9a-f]{8}")
 _ENCODE_BATCH = 2048  # titles between two reports of progress
@@ -56,13 +56,13 @@ def build_index(
 
     Args:
         index_dir: the workspace's `index/`.
-        catalog: as it was imported; row r becomes row r of the index.
+        catalog: the imported one; row r becomes row r of the index.
         encoder: the same one must be given to `index.live.snapshot.load_active`.
         popularity: int64 [len(catalog)], see `count_popularity`.
-        journal: the catalog's changes so far; the version covers them. None: there are none.
+        journal: the catalog's changes so far; the version covers them. None: none.
         keep: how many versions to keep, the new one included; older ones are removed.
         kind, recall_floor: which search, see `build_search`.
-        advance: told how many titles were embedded since it was last told.
+        advance: called with the number of titles embedded since its last call.
 
     Returns:
         The new version's name. Killed before the end, the version that was active still is.
@@ -76,70 +76,64 @@ def build_index(
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
     wish = SearchRequest(kind, recall_floor)
-    live, copied = catalog, (b"", START)
-    if journal is not None:
-        changes, end = journal.read()
-        live, copied = change_catalog(catalog, changes), (journal.copy(end), end)
-    vectors = encode_titles(live.titles, encoder, advance)
-    version = write_version(
-        index_dir, catalog, live, encoder, vectors, popularity, wish=wish, changes=copied, keep=keep
-    )
+    changes, end = ([], catalog.imported_at) if journal is None else journal.read()
+    current = change_catalog(catalog, changes)
+    vectors = encode_titles(current.titles, encoder, advance)
+    version = write_version(index_dir, current, end, encoder, vectors, popularity, wish=wish, keep=keep)
     assert version is not None  # it takes the place of whichever is active
     return version
 
 
 def write_version(
     index_dir: Path,
-    origin: Catalog,
-    live: Catalog,
+    catalog: Catalog,
+    position: Position,
     encoder: TitleEncoder,
     vectors: NDArray[np.float32],
     popularity: NDArray[np.int64],
     *,
     wish: SearchRequest,
-    changes: tuple[bytes, Position],
     keep: int,
     successor_of: str | None = None,
+    before_use: Callable[[], None] = lambda: None,
 ) -> str | None:
     """Write a version and make it the active one; one process at a time.
 
     Args:
-        origin, live: the catalog as imported, and after the changes.
-        vectors: float32 [len(live), dimension].
-        popularity: int64 [n], n <= len(live); rows beyond were never chosen.
-        changes: the journal up to a position, and the position.
+        catalog: the imported one with the changes up to `position`.
+        vectors: float32 [len(catalog), dimension].
+        popularity: int64 [n], n <= len(catalog); rows beyond were never chosen.
         successor_of: the version that must still be the active one; None: whichever is.
+        before_use: called when the version is on disk and not yet active.
 
     Returns:
         The version's name; None: another one was made active while the search was built, so nothing was written.
     """
     search, facts = build_search(vectors, wish)
-    popularity = pad(popularity, len(live))
-    copied, end = changes
+    popularity = pad(popularity, len(catalog))
     with file_lock(index_dir / LOCK):
-        if successor_of is not None and read_active(index_dir) != successor_of:
+        if successor_of is not None and find_active(index_dir, catalog) != successor_of:
             return None
-        identity = text_digest(live.digest, encoder.fingerprint)[:8]
+        identity = text_digest(catalog.digest, encoder.fingerprint)[:8]
         earlier = [int(match[1]) for match in map(_VERSION.fullmatch, _names(index_dir)) if match]
         version = f"{max(earlier, default=0) + 1:04d}-{identity}"
         with write_artifact(index_dir / version, kind="index") as draft:
             write_search(draft.path, search)
-            write_catalog(draft.path / "catalog.parquet", origin)
             np.save(draft.path / "popularity.npy", popularity.astype(np.int64))
-            if end.changes:
-                write_file(draft.path / CHANGES, copied)
             draft.body.update(
-                catalog_digest=live.digest,
-                imported_digest=origin.digest,
-                changes=end.changes,
-                rows=len(live),
-                items=len(live.items),
+                imported=_import_of(catalog),
+                changes=position.changes,
+                chain=position.chain,
+                rows=len(catalog),
+                items=len(catalog.items),
                 search=facts,
                 asked_for=asdict(wish),
                 encoder={"name": encoder.name, "fingerprint": encoder.fingerprint, "dimension": encoder.dimension},
             )
-        _point_to(index_dir, version)
-        for old in list_versions(index_dir)[:-keep]:
+        before_use()
+        replaced = _point_to(index_dir, version)
+        # the version that was in use goes last: after a rollback it is older than the bad one that was left
+        for old in sorted(list_versions(index_dir), key=lambda name: (name == version, name == replaced))[:-keep]:
             shutil.rmtree(index_dir / old)
     return version
 
@@ -165,24 +159,31 @@ def activate(index_dir: Path, version: str) -> None:
         _point_to(index_dir, version)
 
 
-def check_version(index_dir: Path, version: str) -> Manifest:
+def check_version(index_dir: Path, version: str, *, imported: Catalog | None = None) -> Manifest:
     """Check every byte of a version and return its manifest.
 
+    Args:
+        imported: the catalog that it must be of; None: any.
+
     Raises:
-        ArtifactError: there is no such version, or it is damaged.
+        ArtifactError: there is no such version, it is damaged, or it is of another imported catalog.
     """
     if version not in list_versions(index_dir):
         raise MissingArtifactError("index version", index_dir / version, command=build_command(index_dir))
-    return read_manifest(index_dir / version, kind="index", command=build_command(index_dir))
+    manifest = read_manifest(index_dir / version, kind="index", command=build_command(index_dir))
+    if imported is not None and (found := str(manifest.body.get("imported"))) != _import_of(imported):
+        raise MismatchError(
+            f"{index_dir / version}: catalog",
+            expected=_import_of(imported),
+            found=found,
+            remedy=f"build the index again with `{build_command(index_dir)}`",
+        )
+    return manifest
 
 
-def covered_changes(index_dir: Path, version: str, imported_digest: str) -> Position:
-    """Return where in the journal a version stands.
-
-    Raises:
-        ArtifactError: its copy of the journal is damaged or of another catalog.
-    """
-    return Journal(index_dir / version / CHANGES, imported_digest).read()[1]
+def covered_position(manifest: Manifest) -> Position:
+    """Return where in the journal a version stands."""
+    return Position(manifest.body["changes"], manifest.body["chain"])
 
 
 def read_encoder_name(index_dir: Path) -> str:
@@ -207,12 +208,28 @@ def read_active(index_dir: Path) -> str:
     return version
 
 
+def find_active(index_dir: Path, catalog: Catalog) -> str:
+    """Return the version in use for a catalog, imported or current.
+
+    It is the active one. If that is of another import, it is the newest of this one: a rebase was killed between the
+    replacement of the catalog and the activation of its version.
+
+    Raises:
+        ArtifactError: see `read_active`.
+    """
+    active = read_active(index_dir)
+    if _read_imported(index_dir / active) in (_import_of(catalog), None):
+        return active
+    fitting = [name for name in list_versions(index_dir) if _read_imported(index_dir / name) == _import_of(catalog)]
+    return fitting[-1] if fitting else active
+
+
 def encode_titles(
     titles: Sequence[str], encoder: TitleEncoder, advance: Callable[[int], None] = lambda titles: None
 ) -> NDArray[np.float32]:
-    """Embed titles, float32 [len(titles), dimension], row by row as given; told by `advance` as they are done.
+    """Embed titles, float32 [len(titles), dimension], row by row; `advance` receives their number by batches.
 
-    They are encoded in the order of their lengths: short and long ones in one batch would cost as much as long ones.
+    They are encoded in the order of their lengths: in a batch with long titles, short ones cost as much as the long.
     """
     vectors = np.empty((len(titles), encoder.dimension), dtype=np.float32)
     order = sorted(range(len(titles)), key=lambda row: len(titles[row]))
@@ -229,12 +246,29 @@ def pad(popularity: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
 
 
 def build_command(index_dir: Path) -> str:
-    """The command that builds an index anew."""
+    """Return the command that builds the index again."""
     return f"softrec index {index_dir.parent}"
 
 
-def _point_to(index_dir: Path, version: str) -> None:
-    write_file(index_dir / ACTIVE, f"{version}\n".encode())
+def _point_to(index_dir: Path, version: str) -> str:
+    """Make a version the active one; return what `active` said before."""
+    path = index_dir / ACTIVE
+    before = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+    write_file(path, f"{version}\n".encode())
+    return before
+
+
+def _import_of(catalog: Catalog) -> str:
+    """Which import a catalog is of: how many changes it covered, and its digest; availability does not count."""
+    return f"{catalog.imported_at.changes}-{catalog.imported_digest[:12]}"
+
+
+def _read_imported(directory: Path) -> str | None:
+    """Return which imported catalog a version is of, unchecked; None: its manifest does not say."""
+    try:
+        return str(json.loads((directory / MANIFEST).read_bytes())["body"]["imported"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _names(index_dir: Path) -> list[str]:

@@ -59,16 +59,11 @@ class Ranking:
 class Grounder:
     """A catalog, the index of its titles, and the encoder that made it.
 
-    Args:
-        earlier: of another state of the catalog, with the same encoder: texts that it has embedded are known here too.
-
     Raises:
         ValueError: their sizes do not fit together.
     """
 
-    def __init__(
-        self, catalog: Catalog, index: TitleSearch, encoder: TitleEncoder, *, earlier: Grounder | None = None
-    ) -> None:
+    def __init__(self, catalog: Catalog, index: TitleSearch, encoder: TitleEncoder) -> None:
         if len(index) != len(catalog):
             raise ValueError(f"the index has {len(index)} rows, the catalog {len(catalog)}")
         if index.dimension != encoder.dimension:
@@ -76,8 +71,13 @@ class Grounder:
         self.catalog = catalog
         self.index = index
         self.encoder = encoder
-        # the texts met last
-        self._encoded: OrderedDict[str, NDArray[np.float32]] = OrderedDict() if earlier is None else earlier._encoded
+        self._encoded: OrderedDict[str, NDArray[np.float32]] = OrderedDict()  # the texts met last
+
+    def advance(self, catalog: Catalog, index: TitleSearch) -> Grounder:
+        """Return the grounder of another state of the catalog; the two share the texts that they have embedded."""
+        later = Grounder(catalog, index, self.encoder)
+        later._encoded = self._encoded
+        return later
 
     def rank(self, generations: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None) -> list[Ranking]:
         """Rank the catalog for each generation: one batch through the encoder, one search, seldom two.
@@ -130,7 +130,7 @@ class Grounder:
         if not len(short):
             return {}
         distances, rows = self.index.search(queries[short], k, allowed=allowed)
-        return {int(number): (rows[place], distances[place]) for place, number in enumerate(short)}
+        return {int(number): (rows[at], distances[at]) for at, number in enumerate(short)}
 
     def _vectors_of(self, generations: Sequence[str], matches: Sequence[int | None]) -> NDArray[np.float32]:
         """Stored vectors for exact matches, encoded ones for the rest, each distinct text once. [n, dimension]."""

@@ -14,6 +14,7 @@ best one, so a list is always as long as the catalog allows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,22 +76,24 @@ class Ranker:
     Args:
         grounder: the catalog and its index.
         popularity: int64 [len(catalog)], interactions per row.
-        earlier: of a state with the same counts, but for rows at the end that were never chosen: nothing is counted or
-            sorted anew.
     """
 
-    def __init__(self, grounder: Grounder, popularity: NDArray[np.int64], *, earlier: Ranker | None = None) -> None:
-        self._grounder = grounder
-        self._popularity = popularity
-        if earlier is None:
-            self._log_popularity = np.log1p(popularity.astype(np.float64))
-            self.popular = popularity_order(popularity)  # rows, the most popular first
-            return
-        self._log_popularity, self.popular = earlier._log_popularity, earlier.popular
-        added = np.arange(len(self.popular), len(popularity), dtype=np.int64)
-        if len(added):
-            self._log_popularity = np.concatenate([self._log_popularity, np.zeros(len(added))])
-            self.popular = np.concatenate([self.popular, added])
+    def __init__(self, grounder: Grounder, popularity: NDArray[np.int64]) -> None:
+        self.grounder = grounder
+        self.popularity = popularity
+        self.popular = popularity_order(popularity)  # rows, the most popular first
+        self._log_popularity = np.log1p(popularity.astype(np.float64))
+
+    def advance(self, grounder: Grounder) -> Ranker:
+        """Return the ranker of a later state of the catalog, whose added rows were never chosen; nothing is sorted."""
+        later = copy(self)
+        later.grounder = grounder
+        rows, added = len(self.popular), len(grounder.catalog) - len(self.popular)
+        if added:
+            later.popularity = np.concatenate([self.popularity, np.zeros(added, dtype=np.int64)])
+            later.popular = np.concatenate([self.popular, np.arange(rows, rows + added, dtype=np.int64)])
+            later._log_popularity = np.concatenate([self._log_popularity, np.zeros(added)])
+        return later
 
     def rank(
         self,
@@ -107,7 +110,7 @@ class Ranker:
             allowed: bool [len(catalog)]; rows that may be ranked. None: all.
         """
         depth = max(k, POOL) if choice.mode == "fusion" else k
-        nearest = self._grounder.rank([one.texts[0] for one in written], depth, allowed=allowed)
+        nearest = self.grounder.rank([one.texts[0] for one in written], depth, allowed=allowed)
         ranked = []
         for one, near in zip(written, nearest, strict=True):
             if choice.popularity_gamma:
@@ -179,8 +182,8 @@ class Ranker:
 
         What `rank` would say, at the cost of one pass over the catalog per prompt instead of one per gamma.
         """
-        every = np.arange(len(self._popularity))
-        nearest = self._grounder.rank([one.texts[0] for one in written], 1)
+        every = np.arange(len(self.popularity))
+        nearest = self.grounder.rank([one.texts[0] for one in written], 1)
         places = np.empty((len(gammas), len(written)), dtype=np.int64)
         for at, (near, target) in enumerate(zip(nearest, targets, strict=True)):
             spread, share = self._spread(self._distances(near, every)), self._share(every)
@@ -197,7 +200,7 @@ class Ranker:
 
         Popularity is divided by its maximum. Costs a pass over the whole catalog.
         """
-        rows = np.arange(len(self._popularity)) if allowed is None else np.flatnonzero(allowed)
+        rows = np.arange(len(self.popularity)) if allowed is None else np.flatnonzero(allowed)
         distances = self._distances(near, rows)
         quotients = self._spread(distances) / self._share(rows) ** gamma
         best = np.lexsort((rows, quotients))[:k]
@@ -212,7 +215,7 @@ class Ranker:
 
     def _share(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """1 + popularity, that of the most popular row being 1."""
-        share: NDArray[np.float64] = 1.0 + self._popularity[rows] / max(int(self._popularity.max()), 1)
+        share: NDArray[np.float64] = 1.0 + self.popularity[rows] / max(int(self.popularity.max()), 1)
         return share
 
     def _log_probs_of(
@@ -227,7 +230,7 @@ class Ranker:
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the allowed catalog rows among the titles written, most probable first; of other texts nothing."""
         found: dict[int, float] = {}
-        catalog = self._grounder.catalog
+        catalog = self.grounder.catalog
         rows = map(catalog.find_title_row, written.texts) if written.rows is None else iter(written.rows)
         for row, log_prob in zip(rows, written.log_probs, strict=True):
             if row is not None and (allowed is None or allowed[row]):
@@ -239,7 +242,7 @@ class Ranker:
         """L2 distance of some rows to the best title, float32 [n]."""
         distances = np.empty(len(rows), dtype=np.float32)
         for begin in range(0, len(rows), _BLOCK):
-            difference = self._grounder.index.vectors(rows[begin : begin + _BLOCK]).astype(np.float64)
+            difference = self.grounder.index.vectors(rows[begin : begin + _BLOCK]).astype(np.float64)
             difference -= near.vector
             distances[begin : begin + _BLOCK] = np.sqrt(np.einsum("nd,nd->n", difference, difference))
         return distances

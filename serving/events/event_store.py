@@ -141,7 +141,10 @@ class EventStore:
                 _metadata.create_all(connection)
                 if connection.execute(sa.select(_identity)).first() is None:
                     connection.execute(sa.insert(_identity).values(token=_new_token()))
-        except sa.exc.ProgrammingError as error:
+        except BaseException as error:
+            store.close()  # or the pool keeps its connection to the server
+            if not isinstance(error, sa.exc.ProgrammingError):
+                raise
             raise StoreUnavailableError(
                 f"cannot create the event store's tables: {_one_line(error)}",
                 remedy="allow its user to create tables in that database",

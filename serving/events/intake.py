@@ -29,7 +29,7 @@ class EventIntake:
             StoreUnavailableError: nothing was stored.
         """
         now = int(time.time())
-        catalog = (await self._views.current()).index.catalog
+        catalog = (await self._views.current()).catalog
         good: list[StoredEvent] = []
         rejected: list[RejectedEvent] = []
         for position, event in enumerate(request.events):

@@ -1,4 +1,4 @@
-"""Changes of the catalog over HTTP: check, write, and say what became of the item."""
+"""Changes of the catalog over HTTP: check, write, and describe the item afterwards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from serving.errors import (
     UnknownItemError,
 )
 from serving.schema import ItemBody, ItemPatch, ItemResponse, ItemState, ItemWarning
-from serving.snapshots.snapshots import Snapshots
+from serving.snapshots.snapshots import Snapshots, index_used
 from serving.threads import Threads
 
 
@@ -29,9 +29,9 @@ class ItemEditor:
     CatalogUnwritableError; then nothing was changed.
     """
 
-    def __init__(self, live: LiveIndex, views: Snapshots, *, allowed: bool) -> None:
+    def __init__(self, live: LiveIndex, snapshots: Snapshots, *, allowed: bool) -> None:
         self._live = live
-        self._views = views
+        self._snapshots = snapshots
         self._allowed = allowed
         self._thread = Threads("item-change", 1)  # one: a change holds the catalog's lock
 
@@ -69,11 +69,11 @@ class ItemEditor:
             raise CatalogConflictError(str(error)) from error
         except OSError as error:
             raise CatalogUnwritableError(f"the change cannot be written now ({error})") from error
-        await self._views.catch_up()
-        return _answer(outcome, self._views)
+        await self._snapshots.catch_up()
+        return _answer(outcome, self._snapshots)
 
 
-def _answer(outcome: Outcome, views: Snapshots) -> ItemResponse:
+def _answer(outcome: Outcome, snapshots: Snapshots) -> ItemResponse:
     warnings = []
     if outcome.shares_title_with:
         listed = ", ".join(outcome.shares_title_with[:5])
@@ -81,8 +81,8 @@ def _answer(outcome: Outcome, views: Snapshots) -> ItemResponse:
     if outcome.near is not None:
         title, distance = outcome.near
         warnings.append(ItemWarning(code="near_title", reason=f"{title!r} lies at distance {distance:.3f}"))
-    if views.failure is not None:
-        reason = f"the change is written, but answers do not know of it yet: {views.failure}"
+    if snapshots.failure is not None:
+        reason = f"the change is written, but answers do not show it yet: {snapshots.failure}"
         warnings.append(ItemWarning(code="index_outdated", reason=reason))
     item = outcome.item
     return ItemResponse(
@@ -92,6 +92,6 @@ def _answer(outcome: Outcome, views: Snapshots) -> ItemResponse:
         available=item.available,
         state=ItemState(outcome.state),
         row=outcome.row,
-        index=views.served.used,
+        index=index_used(snapshots.served),
         warnings=warnings,
     )

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,11 +20,18 @@ import pytest
 from clients.demo_shop import write_demo_shop
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
 
 
 def commands_of(block: str) -> list[str]:
     return [command for line in block.splitlines() if (command := line.split(" #")[0].strip())]
+
+
+def on_free_port(text: str, url: str) -> str:
+    """A README's text whose server is at `url`; a client that names none is told where."""
+    moved = text.replace("http://127.0.0.1:8000", url).replace("--port 8000", f"--port {url.rpartition(':')[2]}")
+    return f"{moved} --url {url}" if moved.startswith("softrec recommend") else moved
 
 
 START, BUILD, SERVE, ASK = (commands_of(block) for block in BLOCKS)
@@ -56,15 +64,17 @@ def built(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def server(folder: Path, built: dict[str, str]) -> Iterator[str]:
-    """The README's server, on its port."""
+    """The README's server, on a port that is free."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
     (command,) = SERVE
-    arguments = [str(Path(sys.executable).with_name("softrec")), *shlex.split(command)[1:]]
+    arguments = [str(Path(sys.executable).with_name("softrec")), *shlex.split(on_free_port(command, url))[1:]]
     with subprocess.Popen(arguments, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         ready = process.stdout.readline()
         try:
-            assert "http://127.0.0.1:8000" in ready, ready
-            yield "http://127.0.0.1:8000"
+            assert url in ready, ready
+            yield url
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=60) == 0
@@ -91,7 +101,10 @@ def test_the_build_commands_run_and_leave_the_workspace_of_the_architecture(fold
 
 
 def test_asking_works(folder, server):
-    outputs = {command.split()[1 if command.startswith("softrec") else 0]: run(command, folder) for command in ASK}
+    outputs = {
+        command.split()[1 if command.startswith("softrec") else 0]: run(on_free_port(command, server), folder)
+        for command in ASK
+    }
     assert "adapter: s" in outputs["recommend"]  # sft@… or soft@…, by user 42's arm
     answer = json.loads(outputs["curl"])
     assert answer["degraded"] == ["unknown_history"]  # no film of that name in the demo's shop: labelled, not an error
@@ -102,8 +115,10 @@ def test_asking_works(folder, server):
 
 
 def test_the_python_example_runs(folder, server):
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
-    done = subprocess.run([sys.executable, "-c", example], cwd=folder, capture_output=True, text=True, timeout=60)
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", on_free_port(example, server)], cwd=folder, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 5
 

@@ -51,6 +51,7 @@ def base(tmp_path: Path) -> Path:
     folder = tmp_path / "llm"
     write_tiny_tokenizer(folder)
     (folder / "config.json").write_text(json.dumps({"eos_token_id": 256, "max_position_embeddings": 1024}))
+    (folder / "model.safetensors").touch()  # must be there; nothing gets as far as reading it
     return folder
 
 

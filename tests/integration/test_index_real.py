@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from index.catalog.catalog import Catalog
+from index.catalog.journal import Journal
 from index.catalog.popularity import count_popularity
 from index.errors import CorruptArtifactError, MismatchError, SoftrecError
-from index.live.snapshot import load_active
+from index.live.snapshot import Snapshot, load_active
 from index.live.versions import build_index, list_versions, read_encoder_name
 from index.search.encoder import SentenceTransformerEncoder, TitleEncoder, open_encoder
 from index.tables.items import read_items
@@ -41,6 +42,10 @@ def build(index_dir: Path, catalog: Catalog, encoder: TitleEncoder) -> str:
     return build_index(index_dir, catalog, encoder, count_popularity(catalog, ["0", "6", "5"]))
 
 
+def load(index_dir: Path, catalog: Catalog, encoder: TitleEncoder) -> Snapshot:
+    return load_active(index_dir, catalog, Journal(index_dir / "none.db", catalog.imported_at), encoder=encoder)
+
+
 def test_minilm_is_there_without_a_download(encoder: TitleEncoder) -> None:
     vectors = encoder.encode(["a", "b b", ""])
     assert (encoder.name, encoder.dimension) == ("minilm", 384)
@@ -57,7 +62,7 @@ def test_one_model_has_one_fingerprint_under_any_name_and_after_any_use(encoder:
 def test_build_load_and_ground(tmp_path: Path, catalog: Catalog, encoder: TitleEncoder) -> None:
     """MiniLM drops accents, so Pokémon Red and Pokemon Red have one vector and two rows; both are 0 away."""
     version = build(tmp_path, catalog, encoder)
-    loaded = load_active(tmp_path, encoder=encoder, origin=catalog)
+    loaded = load(tmp_path, catalog, encoder)
     assert (loaded.version, read_encoder_name(tmp_path)) == (version, "minilm")
     assert loaded.catalog.titles == tuple(TITLES[:6])
     assert loaded.popularity.tolist() == [2, 0, 0, 0, 0, 1]
@@ -78,7 +83,7 @@ def test_every_title_finds_itself_also_through_the_encoder(
     tmp_path: Path, catalog: Catalog, encoder: TitleEncoder
 ) -> None:
     build(tmp_path, catalog, encoder)
-    index = load_active(tmp_path, encoder=encoder).grounder.index
+    index = load(tmp_path, catalog, encoder).grounder.index
     distances, _ = index.search(encoder.encode(catalog.titles), 1)
     np.testing.assert_allclose(distances, 0, atol=1e-3)
 
@@ -92,9 +97,9 @@ def test_a_changed_byte_is_refused_and_building_again_mends_it(
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(CorruptArtifactError, match=r"vectors\.faiss: changed since it was written.*softrec index"):
-        load_active(tmp_path, encoder=encoder)
+        load(tmp_path, catalog, encoder)
     version = build(tmp_path, catalog, encoder)
-    assert load_active(tmp_path, encoder=encoder).version == version
+    assert load(tmp_path, catalog, encoder).version == version
     assert list_versions(tmp_path) == [broken, version]
 
 
@@ -110,7 +115,7 @@ def test_an_encoder_with_other_settings_is_refused(tmp_path: Path, catalog: Cata
     other = open_encoder(str(tmp_path / "short"))
     assert other.fingerprint != encoder.fingerprint
     with pytest.raises(MismatchError, match=f"expected minilm .*found {tmp_path}/short"):
-        load_active(tmp_path / "index", encoder=other)
+        load(tmp_path / "index", catalog, other)
 
 
 def test_a_model_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from index.live.live import LiveIndex
 from index.live.snapshot import load_active
 from index.live.versions import list_versions
 from index.workspace import Workspace
-from tests.tiny_shop import make_tiny_shop
+from tests.tiny_shop import make_tiny_shop, tiny_catalog
+from tests.unit.index.live_shop import journal_of
 from tests.unit.serving.conftest import LetterEncoder
 from training.progress import Silence
 
@@ -82,8 +83,8 @@ def test_changes_in_bulk_are_taken_into_the_next_version(shop: Workspace) -> Non
     assert "lines that the catalog says already: 1" in said
     assert "catalog: 8 items, 2 changes" in said
     good(shop.root)
-    loaded = load_active(shop.index_dir, encoder=LetterEncoder())
-    assert loaded.changes.changes == 2
+    loaded = load_active(shop.index_dir, tiny_catalog(), journal_of(shop), encoder=LetterEncoder())
+    assert loaded.position.changes == 2
     assert loaded.catalog.find_item_row("j1") == 7
     assert loaded.catalog.items_of(6) == ()
     assert loaded.popularity.tolist() == [0, 1, 1, 2, 0, 0, 0, 0]
@@ -92,7 +93,7 @@ def test_changes_in_bulk_are_taken_into_the_next_version(shop: Workspace) -> Non
 def test_bad_lines_change_nothing(shop: Workspace) -> None:
     (shop.root / "lines.jsonl").write_text('{"op": "remove", "item_id": "i1"}\n{"op": "remove", "item_id": "i1"}\n')
     assert "line 2: unknown item_id" in fails("change", shop.root, shop.root / "lines.jsonl")
-    assert not shop.changes_path.exists()
+    assert journal_of(shop).is_empty()
 
 
 def test_metrics_are_measured_on_the_catalog_as_it_was_imported(shop: Workspace) -> None:
@@ -121,7 +122,7 @@ def test_versions_are_listed_and_the_way_back_keeps_the_changes(shop: Workspace,
     assert f"version {first}" in said
     assert "changes of the catalog since that version: 1; they stay in force" in said
     live = LiveIndex(shop, LetterEncoder())
-    assert live.view.label == f"{first}+1"
+    assert live.snapshot.label == f"{first}+1"
     live.close()
     assert f"no index version 0009-00000000; there: {first}, {second};" in fails("rollback", shop.root, "0009-00000000")
     (shop.index_dir / second / "popularity.npy").write_bytes(b"")
@@ -149,7 +150,7 @@ def test_doctor_names_what_does_not_open_and_the_command(shop: Workspace, tmp_pa
     assert result.exit_code == 1
     found = {line["what"]: line for line in json.loads((tmp_path / "report.json").read_text())}
     assert [found[what]["verdict"] for what in ("catalog", "journal", "version")] == ["ok", "wrong", "wrong"]
-    assert "line 1 cannot be used" in found["journal"]["found"]
+    assert "file is not a database" in found["journal"]["found"]
     assert "vectors.faiss: changed since it was written" in found["version"]["found"]
     assert f"softrec index {shop.root}" in found["version"]["remedy"]
 
@@ -169,8 +170,23 @@ def test_a_new_import_sets_the_old_changes_aside(shop: Workspace, tmp_path: Path
     result = CliRunner().invoke(app, ["init", str(shop.root), *files, "--force"])
     assert result.exit_code == 0, result.output
     assert "changes of the old catalog: set aside in" in result.stdout
-    assert (shop.root / "catalog_changes.1.jsonl").exists()
+    assert (shop.root / "catalog_changes.1.db").exists()
     assert not shop.changes_path.exists()
+
+
+def test_a_rebase_says_what_it_did_and_what_to_run_next(shop: Workspace) -> None:
+    change(shop, {"op": "put", "item_id": "j1", "title": "Halo"}, {"op": "remove", "item_id": "i4"})
+    result = CliRunner().invoke(app, ["rebase", str(shop.root)])
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stdout.split())
+    assert "rebase: 2 changes are part of the imported catalog now: 9 items under 8 distinct titles" in said
+    assert "removed items that the log names stay in the catalog, hidden: 1 (i4)" in said
+    assert f"to train on the new catalog: softrec base {shop.root}" in said
+    assert open_index(shop, Silence()).catalog.find_item_row("j1") == 7
+    again = CliRunner().invoke(app, ["rebase", str(shop.root)])
+    assert "no changes since the import" in again.stdout
+    first = list_versions(shop.index_dir)[0]
+    assert "catalog: expected 2-" in fails("rollback", shop.root, first)
 
 
 def test_a_catalog_that_was_only_copied_over_does_not_get_the_old_ones_changes(shop: Workspace) -> None:

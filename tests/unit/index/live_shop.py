@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from index.catalog.catalog import Catalog, Item, write_catalog
+from index.catalog.catalog import Catalog, Item, read_catalog, write_catalog
 from index.catalog.changes import Change, change_catalog
+from index.catalog.journal import Journal
 from index.live.live import LiveIndex
 from index.live.versions import build_index
 from index.workspace import ShopSettings, Workspace
@@ -26,6 +27,10 @@ def make_shop(root: Path) -> Workspace:
     return workspace
 
 
+def journal_of(workspace: Workspace) -> Journal:
+    return Journal(workspace.changes_path, read_catalog(workspace.catalog_path).imported_at)
+
+
 @contextmanager
 def opened(workspace: Workspace, **options: int) -> Iterator[LiveIndex]:
     live = LiveIndex(workspace, LetterEncoder(), **{"merge_at": 0, **options})
@@ -39,10 +44,10 @@ def settle(live: LiveIndex) -> None:
 
 
 def assert_shows(live: LiveIndex, changes: Sequence[Change]) -> None:
-    """The view is the fold of all changes, and a search over it is brute force over the fold."""
+    """The snapshot is the fold of all changes, and a search over it is brute force over the fold."""
     fold = change_catalog(ORIGIN, changes)
-    view = live.view
-    assert view.changes.changes == len(changes)
+    view = live.snapshot
+    assert view.position.changes == len(changes)
     assert list(view.catalog.titles) == list(fold.titles)
     assert (view.catalog.items, view.catalog.digest) == (fold.items, fold.digest)
     assert view.popularity.tolist() == [*POPULARITY, *[0] * (len(fold) - len(POPULARITY))]

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from index.catalog.catalog import Catalog, Item
+from index.catalog.slots import SlotArrays
 from index.ranking.grounding import Grounder
 from index.ranking.ranking import POOL, Ranker, Written
 from index.ranking.ranking_spec import FusionWeights, RankingSpec
 from index.search.flat import FlatIndex
 from serving.answer import ranked_items
 from serving.schema import Filters, Match, RecommendedItem, ScoreType, Source
-from serving.snapshots.candidates import CandidateSelector
+from serving.snapshots.candidates import select_candidates
 from tests.unit.serving.conftest import LetterEncoder
 
 TITLES = [*("a" * n for n in range(1, POOL + 3)), "zz", "Zoo"]
@@ -22,7 +23,7 @@ def rank(choice: RankingSpec, written: Written, k: int) -> dict[str, Recommended
     popularity = np.zeros(len(TITLES), dtype=np.int64)
     popularity[[0, POPULAR]] = 5, 1000
     ranker = Ranker(Grounder(catalog, FlatIndex.build(LetterEncoder().encode(TITLES)), LetterEncoder()), popularity)
-    candidates = CandidateSelector(catalog).select(Filters(), [])
+    candidates = select_candidates(SlotArrays.of(catalog), Filters(), [])
     [ranked] = ranker.rank([written], k, choice, allowed=candidates.rows)
     return {item.title: item for item in ranked_items(ranked, written, choice, candidates, k)}
 

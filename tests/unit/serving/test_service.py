@@ -11,7 +11,10 @@ import pytest
 
 from index.artifact import write_artifact
 from index.catalog.catalog import Catalog, write_catalog
+from index.catalog.changes import Change
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError
+from index.live.live import LiveIndex
+from index.live.rebase import rebase_catalog
 from index.workspace import Workspace
 from serving.errors import SettingsError
 from serving.events.embedded_redis import EmbeddedRedis
@@ -71,6 +74,15 @@ async def test_an_index_of_another_catalog_is_refused(shop: Workspace) -> None:
     write_catalog(shop.catalog_path, Catalog.from_items(ITEMS[:-1]))
     with pytest.raises(MismatchError, match=r"catalog: expected .* again with `softrec index \S+/shop`"):
         await answer(shop, history=["i1"])
+
+
+async def test_adapters_are_served_after_a_rebase_of_the_catalog_that_they_were_trained_on(shop: Workspace) -> None:
+    live = LiveIndex(shop, LetterEncoder(), merge_at=0)
+    live.apply(Change("put", "n1", "Riven"))
+    live.close()
+    rebase_catalog(shop, LetterEncoder())
+    items = (await answer(shop, history=["i8"], k=1)).items
+    assert [item.item_id for item in items] == ["i7"]
 
 
 async def test_settings_decide_how_titles_are_written_and_ranked(shop: Workspace) -> None:

@@ -61,7 +61,7 @@ async def test_slow_item_changes_keep_no_answer_waiting(rig: Rig, monkeypatch: p
         await recommended(rig, "ann")
         await asyncio.wait_for(rig.service.events.add(events(0)), 20)
         await asyncio.wait_for(rig.service.ready(), 20)
-    assert rig.live.view.changes.changes == MANY
+    assert rig.live.snapshot.position.changes == MANY
 
 
 async def test_slow_writes_keep_no_read_and_no_item_change_waiting(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """`run_server`, `Client`, `softrec recommend` and `softrec score` on a whole tiny shop; only the engine is a fake."""
 
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -38,15 +39,14 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 class Engines:
     """Opens fake engines and keeps them."""
 
-    def __init__(self, delay_s: float = 0.0) -> None:
+    def __init__(self) -> None:
         self.opened: list[FakeEngine] = []
-        self.delay_s = delay_s
 
     async def __call__(self, base: BaseModel, adapters: Sequence[Adapter], settings: ServingSettings) -> FakeEngine:
         renderer = base.renderer(adapters[0].facts.template)
         written = {adapter.adapter_id: renderer.completion_ids(TITLES[adapter.name]) for adapter in adapters}
         writers = {adapter_id: lambda prompt, ids=ids: ids for adapter_id, ids in written.items()}
-        self.opened.append(FakeEngine(writers, delay_s=self.delay_s))
+        self.opened.append(FakeEngine(writers))
         return self.opened[-1]
 
 
@@ -92,17 +92,26 @@ def test_a_server_answers_our_client_and_closes_when_told(shop: Workspace) -> No
 def test_a_signal_lets_a_request_in_work_finish_and_closes_the_rest(shop: Workspace, name: signal.Signals) -> None:
     answers: list[httpx.Response] = []
     background: list[asyncio.Task[None]] = []
-    engines = Engines(delay_s=0.2)
+    engines = Engines()
 
     async def start_and_signal(url: str) -> bool:
         async def request() -> None:
             async with httpx.AsyncClient() as http:
                 answers.append(await http.post(f"{url}/recommend", json={"user_id": "ann"}))
 
+        async def finish_once_it_closes() -> None:
+            with contextlib.suppress(httpx.TransportError):
+                while True:
+                    async with httpx.AsyncClient() as http:
+                        await http.get(f"{url}/livez")
+            engine.gate.set()
+
+        [engine] = engines.opened
+        engine.gate.clear()
         background.append(asyncio.create_task(request()))
-        while not engines.opened[0].prompts:
-            await asyncio.sleep(0.01)
+        await engine.waiting.wait()
         os.kill(os.getpid(), name)
+        background.append(asyncio.create_task(finish_once_it_closes()))
         return True
 
     serve(shop, start_and_signal, engines)

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index.catalog.catalog import Catalog, Item
+from index.catalog.catalog import Catalog, Item, Position
 from index.catalog.changes import Change
-from index.catalog.journal import Position
 from index.live.inspection import Check, inspect_index
-from index.live.live import advance
 from index.live.snapshot import Snapshot
 from index.ranking.grounding import Grounder
+from index.ranking.ranking import Ranker
 from index.search.flat import FlatIndex
 from index.search.search import TitleSearch
 from tests.unit.index.letter_encoder import LetterEncoder
@@ -24,9 +23,8 @@ SOUND = ("abc", "deffff", "ghi", "jjj", "klmno", "pppq", "rstu", "vw", "xyz", "b
 def make(titles: Sequence[str], index: TitleSearch | None = None) -> Snapshot:
     catalog = Catalog.from_items([Item(str(number), title) for number, title in enumerate(titles)])
     built = index or FlatIndex.build(LetterEncoder().encode(catalog.titles))
-    return Snapshot(
-        "0001-00000000", catalog, Grounder(catalog, built, LetterEncoder()), np.zeros(len(catalog), np.int64), "letters"
-    )
+    ranker = Ranker(Grounder(catalog, built, LetterEncoder()), np.zeros(len(catalog), np.int64))
+    return Snapshot("0001-00000000", catalog, ranker, "letters", catalog.imported_at)
 
 
 def look(view: Snapshot, pending: int = 0) -> dict[str, Check]:
@@ -43,7 +41,7 @@ def test_a_sound_index_has_nothing_to_be_done() -> None:
 
 
 def test_changes_are_looked_at_as_well_and_empty_rows_are_not() -> None:
-    view = advance(make(SOUND), [Change("remove", "0"), Change("put", "n", "Cab", "")], Position(2))
+    view = make(SOUND).advance([Change("remove", "0"), Change("put", "n", "Cab", "")], Position(2, ""))
     checks = look(view, pending=2)
     assert checks["pending changes"].found == "2 since this version, 1 new titles; 1 rows without items"
     assert {check.verdict for check in checks.values()} == {
@@ -106,7 +104,7 @@ def test_values_that_are_not_finite_end_the_inspection() -> None:
 
 
 def test_a_catalog_without_items_is_said() -> None:
-    view = advance(make(SOUND[:2]), [Change("remove", "0"), Change("remove", "1")], Position(2))
+    view = make(SOUND[:2]).advance([Change("remove", "0"), Change("remove", "1")], Position(2, ""))
     [check] = inspect_index(view, pending=2, rebuild="softrec index shop")
     assert check.found == "the catalog has no item left"
 

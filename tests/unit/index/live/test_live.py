@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from index.catalog.catalog import Catalog, Item, read_catalog, write_catalog
 from index.catalog.changes import Change
-from index.catalog.journal import Journal
 from index.errors import CorruptArtifactError, MismatchError, SoftrecError, UnknownItemError
 from index.file_lock import file_lock
 from index.live.live import LiveIndex
@@ -22,7 +22,16 @@ from index.live.snapshot import Snapshot, load_active
 from index.live.versions import activate, build_index, list_versions
 from index.workspace import Workspace
 from tests.unit.index.letter_encoder import LetterEncoder
-from tests.unit.index.live_shop import ORIGIN, POPULARITY, TITLES, assert_shows, make_shop, opened, settle
+from tests.unit.index.live_shop import (
+    ORIGIN,
+    POPULARITY,
+    TITLES,
+    assert_shows,
+    journal_of,
+    make_shop,
+    opened,
+    settle,
+)
 
 
 @pytest.fixture
@@ -52,7 +61,7 @@ def test_whatever_happens_the_view_is_the_fold(
         live = first
         for step in steps:
             if isinstance(step, Change):
-                before, now = live.view, live.view.catalog.find_item(step.item_id)
+                before, now = live.snapshot, live.snapshot.catalog.find_item(step.item_id)
                 if step.op != "put" and now is None:
                     with pytest.raises(UnknownItemError):
                         live.apply(step)
@@ -61,12 +70,12 @@ def test_whatever_happens_the_view_is_the_fold(
                 outcome = live.apply(step)
                 done += [step] if outcome.state != "unchanged" else []
                 assert (len(before.catalog), before.catalog.items) == (rows, items)  # who holds it goes on with it
-                assert (outcome.state == "unchanged") == (live.view is before)
-                assert live.view.catalog.recall_item_row(step.item_id) == outcome.row
+                assert (outcome.state == "unchanged") == (live.snapshot is before)
+                assert live.snapshot.catalog.recall_item_row(step.item_id) == outcome.row
             elif step == "merge":
                 live.merge()
             elif step == "rebuild":
-                journal = Journal(workspace.changes_path, ORIGIN.digest)
+                journal = journal_of(workspace)
                 build_index(workspace.index_dir, ORIGIN, LetterEncoder(), POPULARITY, journal=journal)
             elif step == "rollback":
                 activate(workspace.index_dir, list_versions(workspace.index_dir)[0])
@@ -80,7 +89,7 @@ def test_whatever_happens_the_view_is_the_fold(
             assert live.problem is None
             assert not live.is_stale()
             assert_shows(live, done)
-            assert live.view.version in list_versions(workspace.index_dir)
+            assert live.snapshot.version in list_versions(workspace.index_dir)
 
 
 def test_what_becomes_of_an_item_is_told(shop: Workspace) -> None:
@@ -94,10 +103,9 @@ def test_what_becomes_of_an_item_is_told(shop: Workspace) -> None:
         assert live.apply(Change("patch", "e", available=False)).item == Item("e", "Abc", "y", available=False)
         gone = live.apply(Change("remove", "e"))
         assert (gone.state, gone.row, gone.item.title) == ("removed", 0, "Abc")
-        assert live.view.label == f"{live.view.version}+4"
+        assert live.snapshot.label == f"{live.snapshot.version}+4"
         assert live.pending == 4
-    lines = shop.changes_path.read_text().splitlines()
-    assert len(lines) == 5  # with the header; nothing was written for what the catalog said already
+    assert len(journal_of(shop).read()[0]) == 4  # nothing was written for what the catalog said already
 
 
 def test_a_title_that_only_its_letters_order_tells_apart_is_named(shop: Workspace) -> None:
@@ -113,7 +121,7 @@ def test_a_removed_title_is_not_found_and_its_row_stays_empty(shop: Workspace) -
         live.apply(Change("remove", "b"))
         live.apply(Change("put", "e", "new"))
         for _ in range(2):
-            view = live.view
+            view = live.snapshot
             assert view.catalog.items_of(1) == ()
             assert view.catalog.find_title_row("de") is None
             assert view.catalog.find_item_row("e") == 3
@@ -126,14 +134,14 @@ def test_a_removed_title_is_not_found_and_its_row_stays_empty(shop: Workspace) -
 def test_texts_embedded_before_a_change_are_known_after_it(shop: Workspace) -> None:
     encoder = LetterEncoder()
     live = LiveIndex(shop, encoder, merge_at=0)
-    live.view.grounder.rank(["written again and again"], 1)
+    live.snapshot.grounder.rank(["written again and again"], 1)
     live.apply(Change("put", "e", "new"))
     live.apply(Change("remove", "a"))
     write_catalog(shop.catalog_path, Catalog.from_items(replace(item, available=True) for item in ORIGIN.items))
     live.refresh()
-    assert live.view.catalog.find_item("d") == Item("d", "f")
+    assert live.snapshot.catalog.find_item("d") == Item("d", "f")
     encoder.encoded.clear()
-    live.view.grounder.rank(["written again and again"], 1)
+    live.snapshot.grounder.rank(["written again and again"], 1)
     assert encoder.encoded == []
     live.close()
 
@@ -147,13 +155,13 @@ def test_readers_see_whole_views_while_all_is_changed(shop: Workspace) -> None:
         def read() -> None:
             last = 0
             while not over.is_set():
-                view = live.view
+                view = live.snapshot
                 [ranking] = view.grounder.rank(["abd"], 3)
                 whole = len(view.catalog) == len(view.grounder.index) == len(view.popularity)
                 found = all(view.catalog.items_of(row) for row in ranking.rows.tolist())
-                if not (whole and found and view.changes.changes >= last):
+                if not (whole and found and view.position.changes >= last):
                     faults.append(f"{view.label}: {ranking}")
-                last = view.changes.changes
+                last = view.position.changes
 
         def change(name: str) -> None:
             for number in range(10):
@@ -171,19 +179,20 @@ def test_readers_see_whole_views_while_all_is_changed(shop: Workspace) -> None:
         for thread in readers:
             thread.join()
         assert faults == []
-        assert live.view.changes.changes == 60
+        assert live.snapshot.position.changes == 60
         assert live.problem is None
     with opened(shop) as again:
-        assert again.view.catalog.digest == live.view.catalog.digest
+        assert again.snapshot.catalog.digest == live.snapshot.catalog.digest
 
 
 def test_a_change_waits_for_others_and_not_for_ever(shop: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("index.live.live._PATIENCE_S", 0.02)
     with opened(shop) as live:
-        with Journal(shop.changes_path, ORIGIN.digest).locked(), pytest.raises(TimeoutError, match="another writer"):
-            live.apply(Change("remove", "a"))
-        with live._lock, pytest.raises(TimeoutError, match="have been taken up"):
-            live.apply(Change("remove", "a"))
+        with monkeypatch.context() as patch:
+            patch.setattr("index.live.live._PATIENCE_S", 0.02)
+            with journal_of(shop).locked(), pytest.raises(TimeoutError, match="another writer"):
+                live.apply(Change("remove", "a"))
+            with live._lock, ThreadPoolExecutor(1) as other, pytest.raises(TimeoutError, match="have been taken up"):
+                other.submit(live.apply, Change("remove", "a")).result()
         with file_lock(shop.index_dir / ".merge.lock"):
             live.apply(Change("remove", "a"))
             assert live.merge() is None  # another process is at it
@@ -199,11 +208,11 @@ class RefusingEncoder(LetterEncoder):
 
 def test_a_title_that_cannot_be_embedded_changes_nothing(shop: Workspace) -> None:
     live = LiveIndex(shop, RefusingEncoder(), merge_at=0)
-    before = live.view
+    before = live.snapshot
     with pytest.raises(SoftrecError, match="out of memory"):
         live.apply(Change("put", "e", "bad"))
-    assert live.view is before
-    assert not shop.changes_path.exists()
+    assert live.snapshot is before
+    assert journal_of(shop).read()[0] == []
     live.close()
 
 
@@ -213,19 +222,19 @@ def test_another_availability_is_taken_up_and_another_catalog_is_not(shop: Works
         write_catalog(shop.catalog_path, Catalog.from_items(replace(item, available=True) for item in ORIGIN.items))
         assert live.is_stale()
         live.refresh()
-        assert live.view.catalog.find_item("d") == Item("d", "f")
-        assert live.view.catalog.find_item_row("e") == 3
-        before = live.view
+        assert live.snapshot.catalog.find_item("d") == Item("d", "f")
+        assert live.snapshot.catalog.find_item_row("e") == 3
+        before = live.snapshot
         write_catalog(shop.catalog_path, Catalog.from_items(ORIGIN.items[:2]))
         live.refresh()
-        assert live.view is before
+        assert live.snapshot is before
         with pytest.raises(MismatchError, match=r"replaced while it is in use: expected .*restart the server"):
             live.apply(Change("remove", "e"))
         assert not live.is_stale()
         write_catalog(shop.catalog_path, ORIGIN)
         live.refresh()
         assert live.problem is None
-        assert live.view.catalog.find_item("d") == Item("d", "f", available=False)
+        assert live.snapshot.catalog.find_item("d") == Item("d", "f", available=False)
 
 
 def test_another_availability_is_not_undone_by_a_version_that_was_loading(
@@ -237,6 +246,7 @@ def test_another_availability_is_not_undone_by_a_version_that_was_loading(
 
         def load(*arguments: Any, **options: Any) -> Snapshot:
             loaded = load_active(*arguments, **options)
+            monkeypatch.undo()
             write_catalog(shop.catalog_path, Catalog.from_items(replace(item, available=True) for item in ORIGIN.items))
             live.refresh()  # meanwhile
             return loaded
@@ -244,20 +254,23 @@ def test_another_availability_is_not_undone_by_a_version_that_was_loading(
         monkeypatch.setattr("index.live.live.load_active", load)
         live.refresh()
         settle(live)
-        assert live.view.version.startswith("0002-")
+        assert live.snapshot.version.startswith("0002-")
         assert not live.is_stale()
-        assert live.view.catalog.find_item("d") == Item("d", "f")
-        assert live.view.catalog.find_item_row("e") == 3
+        assert live.snapshot.catalog.find_item("d") == Item("d", "f")
+        assert live.snapshot.catalog.find_item_row("e") == 3
 
 
 def test_a_journal_that_is_damaged_or_gone_stops_changes_and_nothing_else(shop: Workspace) -> None:
     with opened(shop) as live:
         live.apply(Change("put", "e", "new"))
-        before, whole = live.view, shop.changes_path.read_bytes()
-        for damage in (lambda: shop.changes_path.unlink(), lambda: shop.changes_path.write_bytes(whole + b"{}\n")):
+        before, whole = live.snapshot, shop.changes_path.read_bytes()
+        for damage in (
+            lambda: shop.changes_path.unlink(),
+            lambda: shop.changes_path.write_bytes(whole[:-4096] + b"{}" * 2048),
+        ):
             damage()
             live.refresh()
-            assert live.view is before
+            assert live.snapshot is before
             assert live.problem is not None
             with pytest.raises((MismatchError, CorruptArtifactError), match="copy back"):
                 live.apply(Change("remove", "e"))
@@ -286,14 +299,15 @@ def test_what_cannot_be_read_once_is_read_the_next_time(
             live.refresh()
             settle(live)
         assert "Too many open files" in str(live.problem)
-        assert len([note for note in notes if "Too many" in note]) == len(live._watch._problems)  # not one per look
+        assert len([note for note in notes if "Too many" in note]) == 1  # not one per look
     live.refresh()
     settle(live)
     assert live.problem is None
     assert live.apply(Change("remove", "e")).state == "removed"
+    live.refresh()
     assert not live.is_stale()
-    assert live.view.version.startswith("0002-")
-    assert live.view.catalog.find_item("d") == Item("d", "f")
+    assert live.snapshot.version.startswith("0002-")
+    assert live.snapshot.catalog.find_item("d") == Item("d", "f")
     live.close()
 
 
@@ -301,7 +315,7 @@ def test_a_version_that_covers_what_the_journal_lacks_is_refused(shop: Workspace
     with opened(shop) as live:
         live.apply(Change("put", "e", "new"))
         live.merge()
-    Journal(shop.changes_path, ORIGIN.digest).set_aside()
+    journal_of(shop).set_aside()
     with pytest.raises(MismatchError, match=r"the first 1 changes.*softrec index"):
         LiveIndex(shop, LetterEncoder())
 

@@ -109,7 +109,7 @@ def test_any_changes_in_any_batches_give_the_obvious_catalog(steps: list[Change]
 def test_changed_slots_are_all_that_differs_from_the_base(steps: list[Change]) -> None:
     origin = Catalog.from_items(ORIGIN)
     catalog = change_catalog(origin, possible(steps))
-    assert catalog.base is origin
+    assert catalog.overlaid is origin
     for slot in set(range(len(catalog.slots))) - set(catalog.changed_slots):
         assert catalog.slots[slot] is origin.slots[slot]
         assert catalog.row_of_slot(slot) == origin.row_of_slot(slot)

@@ -16,7 +16,7 @@ from index.live.versions import activate, build_index, check_version, list_versi
 from index.search.kind import build_search
 from index.workspace import ShopSettings, Workspace
 from tests.unit.index.letter_encoder import LetterEncoder
-from tests.unit.index.live_shop import ORIGIN, POPULARITY, make_shop, opened, settle
+from tests.unit.index.live_shop import ORIGIN, POPULARITY, journal_of, make_shop, opened, settle
 
 
 @pytest.fixture
@@ -29,19 +29,19 @@ def test_a_merge_embeds_nothing_and_covers_all(shop: Workspace) -> None:
     live = LiveIndex(shop, encoder, merge_at=0)
     live.apply(Change("put", "e", "new"))
     live.apply(Change("remove", "a"))
-    held, first = live.view, live.view.version
+    held, first = live.snapshot, live.snapshot.version
     encoder.encoded.clear()
     merged = live.merge()
     assert encoder.encoded == []
-    assert (live.view.version, live.pending) == (merged, 0)
-    assert live.view.label == f"{merged}+2"
+    assert (live.snapshot.version, live.pending) == (merged, 0)
+    assert live.snapshot.label == f"{merged}+2"
     assert merged is not None
     assert merged.startswith("0002-")
     assert list_versions(shop.index_dir) == [first, merged]
     assert live.merge() is None
     assert held.grounder.rank(["new"], 1)[0].rows.tolist() == [3]  # who holds the old view goes on with it
-    loaded = load_active(shop.index_dir, encoder=encoder, origin=ORIGIN)
-    assert (loaded.catalog.items, loaded.changes) == (live.view.catalog.items, live.view.changes)
+    loaded = load_active(shop.index_dir, ORIGIN, journal_of(shop), encoder=encoder)
+    assert (loaded.catalog.items, loaded.position) == (live.snapshot.catalog.items, live.snapshot.position)
     live.close()
 
 
@@ -63,7 +63,7 @@ def test_a_merge_gives_way_to_what_was_made_active_meanwhile(shop: Workspace, mo
     assert f"{first} was made active meanwhile" in notes[-1]
     live.refresh()
     settle(live)
-    assert live.view.label == f"{first}+1"
+    assert live.snapshot.label == f"{first}+1"
     live.close()
 
 
@@ -80,11 +80,11 @@ def test_a_merge_asks_for_the_same_kind_of_search(tmp_path: Path) -> None:
         live.apply(Change("put", "new", "zzzyyyxxx"))
         for _ in range(2):
             texts = [catalog.titles[7], "zzzyyyxxx", catalog.titles[3]]
-            found = [ranking.rows[0] for ranking in live.view.grounder.rank(texts, 3)]
+            found = [ranking.rows[0] for ranking in live.snapshot.grounder.rank(texts, 3)]
             assert found[0] != 7
             assert found[1:] == [1200, 3]
             live.merge()
-    manifest = check_version(workspace.index_dir, live.view.version)
+    manifest = check_version(workspace.index_dir, live.snapshot.version)
     assert manifest.body["search"]["kind"] == "pq"
     assert manifest.body["asked_for"] == {"kind": "pq", "recall_floor": 0.9}
     assert manifest.body["rows"] == 1201
@@ -97,7 +97,7 @@ def test_many_changes_are_merged_in_the_background(shop: Workspace) -> None:
     assert live.pending < 12
     assert len(list_versions(shop.index_dir)) == 2
     with opened(shop) as again:
-        assert again.view.catalog.items == live.view.catalog.items
+        assert again.snapshot.catalog.items == live.snapshot.catalog.items
 
 
 def test_a_merge_that_is_due_while_a_version_is_loaded_is_made_after_it(
@@ -127,19 +127,19 @@ def test_a_merge_that_is_due_while_a_version_is_loaded_is_made_after_it(
 
 def test_a_rollback_undoes_an_index_and_no_change(shop: Workspace) -> None:
     with opened(shop) as live:
-        first = live.view.version
+        first = live.snapshot.version
         live.apply(Change("put", "e", "new"))
         live.merge()
         activate(shop.index_dir, first)
         live.refresh()
         settle(live)
-        assert live.view.label == f"{first}+1"
-        assert live.view.catalog.find_item_row("e") == 3
+        assert live.snapshot.label == f"{first}+1"
+        assert live.snapshot.catalog.find_item_row("e") == 3
 
 
 def test_a_damaged_version_that_was_made_active_is_a_problem_until_another_one_is(shop: Workspace) -> None:
     with opened(shop) as live:
-        first = live.view.version
+        first = live.snapshot.version
         live.apply(Change("put", "e", "new"))
         second = live.merge()
         assert second is not None
@@ -148,10 +148,10 @@ def test_a_damaged_version_that_was_made_active_is_a_problem_until_another_one_i
         activate(shop.index_dir, first)
         live.refresh()
         settle(live)
-        assert live.view.version == second
+        assert live.snapshot.version == second
         with pytest.raises(CorruptArtifactError, match=r"vectors\.faiss: changed since"):
             live.apply(Change("remove", "e"))
         activate(shop.index_dir, second)
         live.refresh()
         settle(live)
-        assert (live.view.version, live.problem) == (second, None)
+        assert (live.snapshot.version, live.problem) == (second, None)

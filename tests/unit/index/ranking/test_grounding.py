@@ -145,7 +145,9 @@ def test_distances_ascend_and_are_true_distances(titles: list[str], texts: list[
         np.testing.assert_allclose(ranking.distances, distances, rtol=1e-6)
         assert len(set(ranking.rows.tolist())) == len(ranking.rows) == min(k, len(titles))
         assert (np.diff(ranking.distances) >= 0).all()
-        assert ranking.grounding.distance == ranking.distances[0]
+        every = np.sort(np.sqrt(((vectors - query) ** 2).sum(axis=1)))
+        assert ranking.grounding.distance == pytest.approx(every[0])
+        assert ranking.grounding.margin == (pytest.approx(every[1] - every[0], abs=1e-6) if len(titles) > 1 else None)
 
 
 @given(st.permutations(["aaa", "b", "cccccc", "aabbb"]), words)

@@ -56,17 +56,17 @@ def test_fusion_is_the_weighted_sum() -> None:
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.integers(0, 3))
 def test_a_ranker_of_added_titles_is_the_one_made_anew_without_sorting_again(counts: list[int], added: int) -> None:
-    def make(rows: int, earlier: Ranker | None = None) -> Ranker:
+    def make(rows: int) -> Ranker:
         titles = ["x" * (row + 1) for row in range(rows)]
         catalog = Catalog.from_items(Item(title, title) for title in titles)
         grounder = Grounder(catalog, FlatIndex.build(LetterEncoder().encode(titles)), LetterEncoder())
         popularity = np.array([*counts, *[0] * added][:rows], dtype=np.int64)
-        return Ranker(grounder, popularity, earlier=earlier)
+        return Ranker(grounder, popularity)
 
     before, anew = make(len(counts)), make(len(counts) + added)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("index.ranking.ranking.popularity_order", None)
-        grown = make(len(counts) + added, before)
+        grown = before.advance(anew.grounder)
     assert grown.popular.tolist() == anew.popular.tolist()
     weights = FusionWeights(log_prob=1.0, distance=0.5, popularity=2.0, unwritten=1.0)
     written = [Written(("xx", "xxxxx"), (-1.0, -2.0))]

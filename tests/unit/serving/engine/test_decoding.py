@@ -197,10 +197,9 @@ async def test_what_was_confined_to_the_catalog_is_no_hallucination(rig: Rig) ->
 
 async def test_a_search_that_is_cancelled_is_cancelled_in_the_engine(rig: Rig) -> None:
     rig.decode(EVERY_TITLE, LIKELIHOOD)
-    rig.engine.delay_s = 5.0
+    rig.engine.gate.clear()
     running = asyncio.create_task(ask(rig))
-    while not rig.engine.prompts:
-        await asyncio.sleep(0.001)
+    await rig.engine.waiting.wait()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert rig.engine.cancelled == 1

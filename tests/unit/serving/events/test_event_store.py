@@ -1,15 +1,16 @@
-"""The event store on SQLite: order, idempotence, all-or-nothing."""
+"""The event store: order, idempotence, all-or-nothing. `tests/integration/test_postgres.py` runs this on Postgres."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from serving.errors import SettingsError, StoreUnavailableError
 from serving.events.event_store import Decision, EventStore, StoredEvent
-from tests.unit.serving.conftest import find_decision
 
 
 def event(event_id: str, item: str, timestamp: int, kind: str = "purchase", user: str = "ann") -> StoredEvent:
@@ -17,10 +18,26 @@ def event(event_id: str, item: str, timestamp: int, kind: str = "purchase", user
 
 
 @pytest.fixture
-def empty(tmp_path: Path) -> Iterator[EventStore]:
-    opened = EventStore.open_file(tmp_path / "new" / "events.db")
+def url(tmp_path: Path) -> str:
+    """Of an empty database."""
+    return f"sqlite:///{tmp_path / 'events.db'}"
+
+
+@pytest.fixture
+def empty(url: str) -> Iterator[EventStore]:
+    opened = EventStore.open(url)
     yield opened
     opened.close()
+
+
+def read_decision(url: str, request_id: str) -> dict[str, Any]:
+    """What lies in a store of one answer."""
+    engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    decisions = sa.Table("decisions", sa.MetaData(), autoload_with=engine)
+    with engine.connect() as connection:
+        [row] = connection.execute(sa.select(decisions).where(decisions.c.request_id == request_id)).mappings()
+    engine.dispose()
+    return dict(row)
 
 
 def test_history_is_in_order_of_time_then_of_arrival(empty: EventStore) -> None:
@@ -63,20 +80,19 @@ def test_an_import_that_fails_half_way_leaves_nothing(empty: EventStore) -> None
     assert empty.import_log("d", [[("ann", "i1", 1)]]) == 1
 
 
-def test_a_decision_is_stored_as_it_was(empty: EventStore, tmp_path: Path) -> None:
+def test_a_decision_is_stored_as_it_was(empty: EventStore, url: str) -> None:
     items = [{"item_id": "i1", "rank": 1, "score": -0.5, "source": "generated"}]
     details = {"prompt_ids": [1]}
     decision = Decision("r", None, "e", None, None, "no_user", "soft@1", "v", items, ["fewer_than_k"], details)
     empty.record_decision(decision)
-    stored = find_decision(tmp_path / "new" / "events.db", "r")
-    assert stored is not None
+    stored = read_decision(url, "r")
     assert stored.pop("created") > 0
     assert stored == asdict(decision)
 
 
-def test_what_was_stored_is_there_after_opening_again(tmp_path: Path) -> None:
+def test_what_was_stored_is_there_after_opening_again(url: str) -> None:
     for number in range(2):
-        store = EventStore.open_file(tmp_path / "events.db")
+        store = EventStore.open(url)
         store.add_events([event(f"e{number}", f"i{number}", number)])
         stored = store.history("ann", 10)
         store.close()
@@ -114,15 +130,16 @@ def test_a_postgres_url_is_psycopgs_however_it_is_written(scheme: str) -> None:
 
 def test_the_token_is_of_one_database_and_one_log(tmp_path: Path) -> None:
     """It outlives the process, and nothing else: not another database, not the file's deletion, not another log."""
+    folder = tmp_path / "made with its file"
     tokens = []
     for name, digest in (("a", "d"), ("a", "d"), ("b", "d"), ("a", "other")):
-        store = EventStore.open_file(tmp_path / name)
+        store = EventStore.open_file(folder / name)
         store.import_log(digest, [])
         tokens.append(store.token())
         store.close()
-    for path in tmp_path.glob("a*"):
+    for path in folder.glob("a*"):
         path.unlink()
-    store = EventStore.open_file(tmp_path / "a")
+    store = EventStore.open_file(folder / "a")
     store.import_log("d", [])
     tokens.append(store.token())
     store.close()
@@ -130,9 +147,9 @@ def test_the_token_is_of_one_database_and_one_log(tmp_path: Path) -> None:
     assert len(set(tokens)) == 4
 
 
-def test_of_several_at_once_one_imports(tmp_path: Path) -> None:
+def test_of_several_at_once_one_imports(url: str) -> None:
     def start(_: int) -> tuple[int, str]:
-        store = EventStore.open_file(tmp_path / "events.db")
+        store = EventStore.open(url)
         taken = store.import_log("d", ([(f"u{n}", "i1", 1)] for n in range(50)))
         token = store.token()
         store.close()

@@ -5,11 +5,12 @@ from hypothesis import strategies as st
 
 from index.catalog.catalog import Catalog, Item
 from index.catalog.changes import Change, change_catalog
+from index.catalog.slots import SlotArrays
 from serving.schema import Filters
-from serving.snapshots.candidates import Candidates, CandidateSelector
+from serving.snapshots.candidates import Candidates, select_candidates
 from tests.tiny_shop import ITEMS, tiny_catalog
 
-SELECTOR = CandidateSelector(tiny_catalog())
+SLOTS = SlotArrays.of(tiny_catalog())
 names = st.sampled_from(["puzzle", "action", "classic", "adventure", "nope", "Puzzle"])
 
 
@@ -19,8 +20,8 @@ names = st.sampled_from(["puzzle", "action", "classic", "adventure", "nope", "Pu
     excluded=st.sets(st.sampled_from([item.item_id for item in ITEMS] + ["unknown"])),
 )
 def test_selection_equals_the_loop(category: list[str] | None, available_only: bool, excluded: set[str]) -> None:
-    chosen = SELECTOR.select(Filters(category=category, available_only=available_only), excluded)
-    assert_obvious(chosen, SELECTOR.catalog, category, available_only, excluded)
+    chosen = select_candidates(SLOTS, Filters(category=category, available_only=available_only), excluded)
+    assert_obvious(chosen, SLOTS.catalog, category, available_only, excluded)
 
 
 puts = st.builds(
@@ -47,15 +48,15 @@ def test_after_changes_too(
     category: list[str] | None,
     available_only: bool,
 ) -> None:
-    """Each selector made from the one before, as a server makes them."""
-    selector = SELECTOR
-    catalog = change_catalog(selector.catalog, [Change("remove", item_id) for item_id in sorted(removed)])
+    """Each state's arrays made from those before, as a server makes them."""
+    slots = SLOTS
+    catalog = change_catalog(slots.catalog, [Change("remove", item_id) for item_id in sorted(removed)])
     catalog = catalog.compacted() if compact else catalog
     for batch in [[], *batches]:
         catalog = change_catalog(catalog, batch)
-        selector = CandidateSelector(catalog, earlier=selector)
+        slots = slots.advance(catalog)
         excluded = {"i1", "j1", "unknown"}
-        chosen = selector.select(Filters(category=category, available_only=available_only), excluded)
+        chosen = select_candidates(slots, Filters(category=category, available_only=available_only), excluded)
         assert_obvious(chosen, catalog, category, available_only, excluded)
 
 

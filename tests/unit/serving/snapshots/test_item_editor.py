@@ -15,7 +15,7 @@ from index.live.versions import build_index
 from index.ranking.ranking_spec import RankingSpec
 from index.workspace import Workspace
 from serving.http.app import create_app
-from serving.schema import Degraded, Event, EventsRequest, EventType, ItemResponse, RecommendRequest
+from serving.schema import Degraded, Event, EventsRequest, EventType, ItemBody, ItemResponse, RecommendRequest
 from serving.snapshots import snapshots as views
 from serving.snapshots.item_editor import ItemEditor
 from tests.tiny_shop import ITEMS
@@ -120,10 +120,21 @@ async def test_titles_that_are_hard_to_tell_apart_are_named(http: httpx.AsyncCli
 async def test_a_bad_change_is_a_problem_and_changes_nothing(
     http: httpx.AsyncClient, rig: Rig, method: str, path: str, body: Any, status: int, code: str
 ) -> None:
-    before = rig.live.view
+    before = rig.live.snapshot
     answer = await http.request(method, path, json=body) if body is not None else await http.request(method, path)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
-    assert rig.live.view is before
+    assert rig.live.snapshot is before
+
+
+async def test_a_fault_of_ours_is_not_the_callers(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An encoder that returns another shape raises ValueError too."""
+
+    def encode(titles: object) -> None:
+        raise ValueError("could not broadcast input array from shape (1,3) into shape (1,26)")
+
+    monkeypatch.setattr(rig.live.snapshot.grounder.encoder, "encode", encode)
+    with pytest.raises(ValueError, match="could not broadcast"):
+        await rig.service.items.put("j1", ItemBody(title="A new title"))
 
 
 async def test_changes_need_permission(rig: Rig, http: httpx.AsyncClient) -> None:
@@ -151,11 +162,12 @@ async def test_only_an_unreadable_change_is_the_callers_fault(rig: Rig, monkeypa
 
 async def test_a_request_is_answered_from_one_view(rig: Rig) -> None:
     """Zork goes while the model writes it: the answer that is under way still shows it, the next does not."""
-    rig.engine.delay_s = 0.05
+    rig.engine.gate.clear()
     request = RecommendRequest(history=["i8"], k=1)
     under_way = asyncio.create_task(rig.service.recommender.recommend(request, request_id="r1"))
-    await asyncio.sleep(0.01)
+    await rig.engine.waiting.wait()
     await rig.service.items.remove("i7")
+    rig.engine.gate.set()
     first, second = await under_way, await rig.service.recommender.recommend(request, request_id="r2")
     assert [item.item_id for item in first.items] == ["i7"]
     assert "i7" not in [item.item_id for item in second.items]
@@ -201,7 +213,7 @@ async def test_a_replaced_catalog_is_named_and_nothing_is_built_upon_it(rig: Rig
     workspace, other = _other_process(rig)
     other.close()
     write_catalog(workspace.catalog_path, Catalog.from_items(ITEMS[:3]))
-    build_index(workspace.index_dir, Catalog.from_items(ITEMS[:3]), LetterEncoder(), rig.live.view.popularity[:2])
+    build_index(workspace.index_dir, Catalog.from_items(ITEMS[:3]), LetterEncoder(), rig.live.snapshot.popularity[:2])
     for _ in range(2):
         answer = await recommended(http, k=1)
         assert ids(answer) == ["i7"]
@@ -237,6 +249,6 @@ async def test_a_slow_renewal_keeps_nobody_waiting(rig: Rig, monkeypatch: pytest
     other.apply(Change("remove", "i7"))
     other.close()
     with rig.live._lock:  # somebody is making a view
-        assert (await rig.service.views.current()).index.changes.changes == 0
-    while (await rig.service.views.current()).index.changes.changes == 0:
+        assert (await rig.service.views.current()).position.changes == 0
+    while (await rig.service.views.current()).position.changes == 0:
         await asyncio.sleep(0.001)

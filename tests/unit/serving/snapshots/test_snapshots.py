@@ -8,10 +8,12 @@ import pytest
 from index.catalog.changes import Change
 from index.errors import SoftrecError
 from index.live.live import LiveIndex
+from index.live.rebase import rebase_catalog
 from serving.engine.title_tries import TitleTries
 from serving.snapshots import snapshots as module
 from serving.snapshots.snapshots import Snapshots
-from tests.tiny_shop import TEMPLATE, write_tiny_tokenizer
+from tests.tiny_shop import TEMPLATE, write_tiny_log, write_tiny_tokenizer
+from tests.unit.serving.conftest import LetterEncoder
 from training.prompt import PromptRenderer
 
 
@@ -51,10 +53,10 @@ async def test_a_view_is_the_newest_and_the_same_until_something_changes(views: 
     assert await views.current() is first
     live.apply(Change("put", "n1", "Riven"))
     second = await views.current()
-    assert second.index is live.view
-    [tries] = second.tries.values()
-    assert tries.n_rows == len(live.view.catalog)
-    assert list(second.popular) == [*first.popular, len(first.popular)]
+    assert second is live.snapshot
+    [tries] = views.tries(second).values()
+    assert tries.n_rows == len(live.snapshot.catalog)
+    assert list(second.ranker.popular) == [*first.ranker.popular, len(first.catalog)]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SoftrecError("no title is short enough")])
@@ -67,7 +69,7 @@ async def test_where_the_newest_cannot_be_prepared_the_one_before_goes_on(
         assert await views.current() is first
         assert (views.outdated, views.failure) == (True, error)
     disk.error = None
-    assert (await views.current()).index is live.view
+    assert await views.current() is live.snapshot
     assert not views.outdated
 
 
@@ -89,7 +91,7 @@ async def test_catching_up_ends_after_one_failure(views: Snapshots, live: LiveIn
     assert (disk.tries, views.failure) == (1, disk.error)
     disk.error = None
     await views.catch_up()
-    assert views.served.index is live.view
+    assert views.served is live.snapshot
     assert views.failure is None
 
 
@@ -100,3 +102,21 @@ async def test_a_bug_in_a_renewal_is_raised_and_not_waited_out(views: Snapshots,
         await views.catch_up()
     with pytest.raises(ZeroDivisionError):
         await views.current()
+
+
+async def test_a_rebase_is_taken_up_with_tries_of_the_new_catalog(views: Snapshots, live: LiveIndex) -> None:
+    """A removed title that nobody chose goes, so the rows behind it move; an added one is no longer in a small trie."""
+    live.apply(Change("remove", "i7"))
+    live.apply(Change("put", "n1", "Riven"))
+    await views.catch_up()
+    before = await views.current()
+    write_tiny_log(live._workspace.interactions_path)
+    rebase_catalog(live._workspace, LetterEncoder())
+    after = await views.current()
+    assert after.imported.earlier_digests == (before.imported.digest,)
+    assert list(after.catalog.titles) == [title for title in before.catalog.titles if title != "Zork"]
+    [tries] = views.tries(after).values()
+    assert tries.n_rows == len(after.catalog)
+    found = tries.allowed_titles().open.tries
+    assert [sorted(one.trie.rows.tolist()) for one in found] == [list(range(len(after.catalog)))]
+    assert not views.outdated
