@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from clients.commands.index import open_index
 from clients.demo_shop import write_demo_shop
-from index.catalog.catalog import read_catalog, write_catalog
-from index.catalog.popularity import count_popularity
-from index.live.snapshot import load_active
-from index.live.versions import build_index
+from index.catalog.catalog import write_catalog
 from index.ranking.grounding import Grounder
-from index.search.encoder import open_encoder
-from index.tables.interactions import load_interactions, read_interactions, write_interactions
+from index.tables.interactions import read_interactions, write_interactions
 from index.tables.items import read_items
 from index.workspace import ShopSettings, Workspace
 from training.progress import Silence
@@ -68,8 +65,4 @@ def add_base(workspace: Workspace) -> None:
 
 def add_index(workspace: Workspace) -> Grounder:
     """The index, with the real sentence-transformers encoder."""
-    encoder = open_encoder(workspace.settings.encoder, base_dir=None)
-    catalog = read_catalog(workspace.catalog_path)
-    log = load_interactions(workspace.interactions_path, catalog)
-    build_index(workspace.index_dir, catalog, encoder, count_popularity(catalog, log.item_ids))
-    return load_active(workspace.index_dir, encoder=encoder).grounder
+    return open_index(workspace, Silence()).grounder

@@ -13,10 +13,8 @@ import pytest
 
 from clients.commands.ablate import ablate_method
 from clients.commands.sweep import sweep_method
-from index.live.snapshot import load_active
-from index.search.encoder import open_encoder
 from index.workspace import Workspace
-from tests.shop import SETTINGS
+from tests.shop import SETTINGS, add_index
 from training.adapter import Adapter, read_adapters
 from training.progress import Silence
 from training.recipes.methods import SOFT, train
@@ -85,7 +83,7 @@ def weights_of(adapter: Adapter) -> bytes:
 def test_a_sweep_is_the_same_as_training_one_by_one(shop: Workspace, swept: dict[str, Adapter]):
     """One adapter per alpha, none of them touched by the runs before it."""
     assert set(swept) == {"sft", "soft", "soft-alpha-1", "soft-alpha-100"}
-    grounder = load_active(shop.index_dir, encoder=open_encoder("minilm")).grounder
+    grounder = add_index(shop)
     single = train(SOFT, shop, replace(SMALL, curriculum_alpha=100.0), grounder, Silence(), name="single")
     try:
         assert weights_of(single) == weights_of(swept["soft-alpha-100"])

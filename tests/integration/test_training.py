@@ -12,12 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError, SoftrecError
-from index.live.snapshot import load_active
-from index.search.encoder import open_encoder
 from index.titles.trie_store import open_trie
 from index.workspace import Workspace
 from tests.notes import Notes
-from tests.shop import SETTINGS
+from tests.shop import SETTINGS, add_index
 from training.adapter import check_adapter, read_adapter, read_adapters
 from training.base_model import locate_base
 from training.data.dataset import check_trained_on, load_dataset
@@ -44,7 +42,7 @@ def shop(trained_shop: Workspace, tmp_path: Path) -> Workspace:
 
 
 def grounder_of(workspace: Workspace):
-    return load_active(workspace.index_dir, encoder=open_encoder("minilm")).grounder
+    return add_index(workspace)
 
 
 def test_sft_learned_something(trained_adapters):
