@@ -10,9 +10,9 @@ from clients.commands.init import init_shop
 from clients.demo_shop import write_demo_shop
 from index.workspace import Workspace
 from training.progress import Silence
-from training.recipes.sft import train_sft
+from training.recipes.methods import SFT, train
 from training.recipes.stand_in import StandInSettings, train_stand_in
-from training.settings import PRESETS
+from training.settings import TrainSettings
 
 
 def train_demo_shop(root: Path, *, quick: bool) -> Workspace:
@@ -22,7 +22,7 @@ def train_demo_shop(root: Path, *, quick: bool) -> Workspace:
     workspace = init_shop(
         root, items=source / "items.csv", interactions=source / "interactions.csv", noun="title", verb="enjoyed"
     )
-    settings = replace(PRESETS["tiny"], train_windows=256 if quick else 2048, max_epochs=1)
+    settings = replace(TrainSettings(), train_windows=256 if quick else 2048, max_epochs=1)
     train_stand_in(workspace, settings, Silence(), stand_in=StandInSettings(max_tokens=100_000 if quick else 600_000))
-    train_sft(workspace, settings, open_index(workspace, Silence()).grounder, Silence())
+    train(SFT, workspace, settings, open_index(workspace, Silence()).grounder, Silence())
     return workspace

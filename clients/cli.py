@@ -21,6 +21,7 @@ from clients.index_cli import index_app
 from clients.options import Json, Shop
 from index.errors import SoftrecError
 from training.errors import StoppedError
+from training.recipes.methods import METHODS, method_names
 
 
 class _OneLineErrors(TyperGroup):
@@ -71,13 +72,16 @@ class SplitChoice(StrEnum):
     LEAVE_LAST_OUT = "leave-last-out"
 
 
-class Method(StrEnum):
-    """What `softrec train` can train."""
+def _ablations() -> str:
+    """Every method's ablations, for help."""
+    return "; ".join(
+        f"{', '.join(part.name for part in method.ablations(1))} ({method.name})"
+        for method in METHODS
+        if method.ablations is not None
+    )
 
-    SFT = "sft"
-    SOFT = "soft"
 
-
+Varied = Annotated[str, typer.Option(help="Which method. By default the last one that has something to vary.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")]
 Preset = Annotated[str | None, typer.Option(help="tiny (default for the stand-in) or paper (for any other).")]
 Url = Annotated[str, typer.Option("--url", metavar="URL", help="The server's address.")]
@@ -148,7 +152,13 @@ def base(shop: Shop, assignments: Set = None) -> None:
 
 @app.command()
 def train(
-    method: Annotated[Method, typer.Argument(help="sft, or soft (which runs what it needs first).")],
+    method: Annotated[
+        str,
+        typer.Argument(
+            metavar="|".join(method_names()),
+            help="; ".join(f"{method.name} {method.summary}" for method in METHODS) + ". What it needs is made first.",
+        ),
+    ],
     shop: Shop,
     base: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A Hugging Face base, kept in softrec.toml.")
@@ -175,7 +185,7 @@ def train(
     if dry_run:
         from clients.commands.dry_run import look_ahead
 
-        look_ahead(shop, method.value, base_model=base, preset=preset, assignments=changes, json_path=json)
+        look_ahead(shop, method, base_model=base, preset=preset, assignments=changes, json_path=json)
         return
     if json is not None:
         from clients.errors import RefusedError
@@ -183,46 +193,45 @@ def train(
         raise RefusedError("--json holds the figures of a dry run", remedy="add --dry-run")
     from clients.commands.train import train_adapter
 
-    train_adapter(shop, method.value, base_model=base, preset=preset, assignments=changes)
+    train_adapter(shop, method, base_model=base, preset=preset, assignments=changes)
 
 
 @app.command()
 def sweep(
     shop: Shop,
-    alphas: Annotated[str, typer.Option(metavar="A,B,...", help="Values of curriculum_alpha.")] = "0.1,1,10,100",
+    values: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Values to try. By default those of the method's paper.")
+    ] = "",
+    method: Varied = "",
     preset: Preset = None,
     assignments: Set = None,
     json: Json = None,
 ) -> None:
-    """Train SOFT once per alpha, keep each, and publish the best by validation as soft."""
-    from clients.commands.sweep import sweep_alphas
+    """Train a method once per value of one setting, keep each, and publish the best by validation under its name."""
+    from clients.commands.sweep import sweep_method
 
-    sweep_alphas(shop, alphas, preset=preset, assignments=assignments or [], json_path=json)
+    sweep_method(shop, values, name=method, preset=preset, assignments=assignments or [], json_path=json)
 
 
 @app.command()
 def ablate(
     shop: Shop,
-    only: Annotated[
-        str,
-        typer.Option(
-            metavar="A,B,...", help="Of no-sa, no-sd, linear, step, distance-steps, distance-minilm; by default all."
-        ),
-    ] = "",
-    preset: Annotated[str | None, typer.Option(help="By default the settings of the shop's soft.")] = None,
+    only: Annotated[str, typer.Option(metavar="A,B,...", help=f"Of {_ablations()}; by default all.")] = "",
+    method: Varied = "",
+    preset: Annotated[str | None, typer.Option(help="By default the settings of the shop's own adapter.")] = None,
     assignments: Set = None,
     json: Json = None,
 ) -> None:
-    """Measure SOFT beside SOFT without its parts and beside fixed schedules."""
-    from clients.commands.ablate import ablate_soft
+    """Measure a method beside itself without its parts."""
+    from clients.commands.ablate import ablate_method
 
-    ablate_soft(shop, only, preset=preset, assignments=assignments or [], json_path=json)
+    ablate_method(shop, only, name=method, preset=preset, assignments=assignments or [], json_path=json)
 
 
 @app.command()
 def diagnose(
     shop: Shop,
-    adapter: Annotated[str, typer.Argument(metavar="[ADAPTER]", help="Whose run.")] = "soft",
+    adapter: Annotated[str, typer.Argument(metavar="[ADAPTER]", help="By default the last method's.")] = "",
     json: Json = None,
 ) -> None:
     """Explain a training run: signs of failure with remedies, chance levels, curves, one offline page."""

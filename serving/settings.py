@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from index.ranking.ranking_spec import RankingMode
 from serving.errors import SettingsError
 from training.adapter import DecodingMode
+from training.recipes.methods import method_names
 
 PREFIX = "SOFTREC_"
 
@@ -23,7 +24,7 @@ class ServingSettings(BaseModel):
     adapters: tuple[str, ...] = Field(default=(), description="Names of the adapters to serve; empty: all.")
     default_adapter: str = Field(
         default="",
-        description="Answers outside the experiment; empty: soft if served, else the last by name.",
+        description="Answers outside the experiment; empty: the last method's that is served, else the last by name.",
     )
     allow_adapter_override: bool = Field(default=False, description="Let a request name its adapter.")
     allow_item_changes: bool = Field(default=False, description="Let requests add, change and remove items.")
@@ -36,8 +37,10 @@ class ServingSettings(BaseModel):
         default="", description="How items are ranked; empty: as each adapter's manifest says."
     )
 
-    experiment: str = Field(default="sft-vs-soft", description="The experiment's id and its hash seed; empty: none.")
-    arms: tuple[str, ...] = Field(default=("sft", "soft"), description="The experiment's arms: served adapters.")
+    experiment: str = Field(
+        default="-vs-".join(method_names()), description="The experiment's id and its hash seed; empty: none."
+    )
+    arms: tuple[str, ...] = Field(default=method_names(), description="The experiment's arms: served adapters.")
     weights: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         default=(), description="Share of each arm, summing to 1; empty: equal."
     )

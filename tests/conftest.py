@@ -37,15 +37,14 @@ def trained_shop(based_shop: Workspace, tmp_path_factory: pytest.TempPathFactory
 
     from tests.shop import SETTINGS, add_index
     from training.progress import Silence
-    from training.recipes.sft import train_sft
-    from training.recipes.soft.soft import train_soft
+    from training.recipes.methods import SFT, SOFT, train
 
     root: Path = tmp_path_factory.mktemp("trained") / "shop"
     shutil.copytree(based_shop.root, root)
     workspace = Workspace.open(root)
     grounder = add_index(workspace)
-    train_sft(workspace, SETTINGS, grounder, Silence())
-    train_soft(workspace, SETTINGS, grounder, Silence())
+    train(SFT, workspace, SETTINGS, grounder, Silence())
+    train(SOFT, workspace, SETTINGS, grounder, Silence())
     return workspace
 
 

@@ -19,11 +19,13 @@ from training.adapter import (
     read_adapter,
     write_adapter_files,
 )
+from training.recipes.soft.settings import SoftSettings
 from training.report.finished_run import FinishedRun, Row
-from training.settings import PRESETS
+from training.settings import TrainSettings
 
 WINDOWS = {"train": 400, "validation": 100, "test": 100}
-SETTINGS = PRESETS["tiny"].to_json()
+SETTINGS = TrainSettings().to_json()
+SOFT_SETTINGS = SoftSettings().to_json()
 
 
 def sft_run(*hr10: float, **settings: Any) -> FinishedRun:
@@ -40,7 +42,9 @@ def sft_run(*hr10: float, **settings: Any) -> FinishedRun:
         }
         for epoch, value in enumerate(hr10, start=1)
     ]
-    return FinishedRun("sft@1", "sft", SETTINGS | settings, history, log_of(history), WINDOWS)
+    return FinishedRun(
+        "sft@1", "sft", SETTINGS | settings, history, log_of(history), WINDOWS, changed(SETTINGS, settings)
+    )
 
 
 def soft_run(*epochs: tuple[float, float, float], **settings: Any) -> FinishedRun:
@@ -54,7 +58,13 @@ def soft_run(*epochs: tuple[float, float, float], **settings: Any) -> FinishedRu
             row |= {"loss_real": 2.1 - epoch / 10, "loss_real_per_title": 21.0 - epoch}
         row |= {"train_s": 10.0, "validation_hr10": value, "validation_loss": 3.1 - epoch / 10}
         history.append(row)
-    return FinishedRun("soft@1", "soft", SETTINGS | settings, history, log_of(history), WINDOWS)
+    return FinishedRun(
+        "soft@1", "soft", SOFT_SETTINGS | settings, history, log_of(history), WINDOWS, changed(SOFT_SETTINGS, settings)
+    )
+
+
+def changed(preset: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(name for name, value in settings.items() if preset[name] != value)
 
 
 def log_of(history: Sequence[Row], *, updates: int = 4) -> list[Row]:
@@ -83,7 +93,6 @@ def publish(
     catalog_digest: str = "",
     training_data: str = "",
     diagnosis: Mapping[str, Any] | None = None,
-    keeps_log: bool = True,
 ) -> Adapter:
     """Put a run into an adapter's folder, without weights."""
     facts = AdapterFacts(
@@ -101,11 +110,11 @@ def publish(
         parents=tuple(parents),
         settings=run.settings,
         metrics=run.best,
+        changed_settings=tuple(run.changed),
     )
     with write_artifact(workspace.adapter_dir(name), kind=ADAPTER_KIND) as draft:
         _write_rows(draft.path / "history.jsonl", run.history)
-        if keeps_log:
-            _write_rows(draft.path / "metrics.jsonl", run.log)
+        _write_rows(draft.path / "metrics.jsonl", run.log)
         if diagnosis is not None:
             (draft.path / "diagnosis.json").write_text(json.dumps(diagnosis), encoding="utf-8")
         write_adapter_files(draft, facts, [GoldenPrompt((1,), (2,), -1.0, -2.0)])

@@ -25,10 +25,10 @@ from training.loop.update import Trainable
 from training.model.batches import Sample
 from training.model.language_model import CompletionScorer, add_lora
 from training.parallel.processes import Processes
-from training.recipes.sft import sft_loss
-from training.settings import PRESETS
+from training.recipes.sft.recipe import sft_loss
+from training.settings import TrainSettings
 
-SETTINGS = replace(PRESETS["tiny"], micro_batch_size=2, warmup_steps=1, learning_rate=1e-2, lora_dropout=0.0)
+SETTINGS = replace(TrainSettings(), micro_batch_size=2, warmup_steps=1, learning_rate=1e-2, lora_dropout=0.0)
 SAMPLES = [Sample((7 + at, 8, 9 + at)[: 1 + at % 3], ((20 + at, 30 + at, 1)[at % 2 :],)) for at in range(10)]
 # the last update is smaller than the number of processes: one of them has nothing to do
 UPDATES = [SAMPLES[:5], SAMPLES[5:9], SAMPLES[9:], SAMPLES[2:8]]

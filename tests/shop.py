@@ -5,23 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from clients.commands.index import open_index
 from clients.demo_shop import write_demo_shop
-from index.catalog.catalog import read_catalog, write_catalog
-from index.catalog.popularity import count_popularity
-from index.live.snapshot import load_active
-from index.live.versions import build_index
+from index.catalog.catalog import write_catalog
 from index.ranking.grounding import Grounder
-from index.search.encoder import open_encoder
-from index.tables.interactions import load_interactions, read_interactions, write_interactions
+from index.tables.interactions import read_interactions, write_interactions
 from index.tables.items import read_items
 from index.workspace import ShopSettings, Workspace
 from training.progress import Silence
+from training.recipes.method import Method
+from training.recipes.methods import SOFT
+from training.recipes.soft.settings import SoftSettings
 from training.recipes.stand_in import StandInSettings, train_stand_in
-from training.settings import PRESETS, TrainSettings
+from training.settings import spell
 
 # small enough for a test, large enough to learn something
-SETTINGS: TrainSettings = replace(
-    PRESETS["tiny"],
+# of SOFT; a method without these knobs takes the common ones
+SETTINGS = replace(
+    SoftSettings(),
     train_windows=160,
     validation_windows=24,
     test_windows=40,
@@ -35,11 +36,11 @@ SETTINGS: TrainSettings = replace(
 STAND_IN = StandInSettings(vocabulary=1024, hidden=64, layers=2, heads=2, max_tokens=100_000)
 
 
-def settings_arguments(**changes: object) -> list[str]:
+def settings_arguments(method: Method = SOFT, **changes: object) -> list[str]:
     """SETTINGS, changed, as `--set` takes them."""
-    default = PRESETS["tiny"].to_json()
-    chosen = {**SETTINGS.to_json(), **changes}
-    pairs = [f"{name}={value}" for name, value in chosen.items() if value != default[name]]
+    default = method.settings().to_json()
+    chosen = {**method.settings.taken_from(SETTINGS).to_json(), **changes}
+    pairs = [f"{name}={spell(value)}" for name, value in chosen.items() if value != default[name]]
     return [argument for pair in pairs for argument in ("--set", pair)]
 
 
@@ -64,8 +65,4 @@ def add_base(workspace: Workspace) -> None:
 
 def add_index(workspace: Workspace) -> Grounder:
     """The index, with the real sentence-transformers encoder."""
-    encoder = open_encoder(workspace.settings.encoder, base_dir=None)
-    catalog = read_catalog(workspace.catalog_path)
-    log = load_interactions(workspace.interactions_path, catalog)
-    build_index(workspace.index_dir, catalog, encoder, count_popularity(catalog, log.item_ids))
-    return load_active(workspace.index_dir, encoder=encoder).grounder
+    return open_index(workspace, Silence()).grounder

@@ -77,7 +77,8 @@ class AdapterFacts:
         training_data: `DataSplit.training_data` of the split it was trained on.
         lora_rank: the largest rank among its modules; an engine must allow it.
         parents: ids of the adapters it was made with (SOFT: the SFT adapter that wrote the distilled titles).
-        settings: every resolved training setting.
+        settings: every resolved training setting, the method's own among them.
+        changed_settings: names of those that differ from their preset's.
         metrics: validation and training figures of the published epoch.
         index_encoder: fingerprint of the encoder of the index by which that epoch was chosen; empty without one.
         ranking: how catalog rows are ranked by the titles written; together with `decoding` the mode that won on
@@ -100,6 +101,7 @@ class AdapterFacts:
     parents: tuple[str, ...]
     settings: Mapping[str, Any]
     metrics: Mapping[str, float]
+    changed_settings: tuple[str, ...] = ()
     index_encoder: str = ""
     ranking: RankingSpec = BY_DISTANCE
     hallucination_distance: float | None = None
@@ -150,7 +152,7 @@ def read_adapter(directory: Path) -> Adapter:
         MissingArtifactError, CorruptArtifactError, MismatchError: see `index.artifact.read_manifest`. Weights that are
             not safetensors are refused even where the manifest does not name them: PEFT would unpickle them.
     """
-    # soft-alpha-10 and its like are SOFT's
+    # a variant's name begins with its method's: soft-alpha-10
     command = f"softrec train {directory.name.partition('-')[0]} {directory.parent.parent}"
     manifest = read_manifest(directory, kind=ADAPTER_KIND, command=command)
     if pickles := sorted(path.name for path in directory.glob("adapter_model.*") if path.suffix != ".safetensors"):
@@ -164,6 +166,7 @@ def read_adapter(directory: Path) -> Adapter:
         body["template"] = PromptTemplate.from_json(body["template"])
         body["decoding"] = Decoding(**body["decoding"])
         body["parents"] = tuple(body["parents"])
+        body["changed_settings"] = tuple(body["changed_settings"])
         body["ranking"] = RankingSpec.from_json(body["ranking"])
         facts = AdapterFacts(**body)
         golden = tuple(

@@ -38,7 +38,7 @@ from training.measure.ranks import rank_targets
 from training.model.language_model import load_base, read_merged
 from training.parallel.processes import Processes
 from training.progress import Silence
-from training.settings import restore_settings
+from training.recipes.methods import settings_of
 
 WIDTHS = (5, 10, 20, 50)
 LIKELIHOOD = RankingSpec("likelihood")
@@ -70,7 +70,7 @@ class _Bench:
 
     def __init__(self, workspace: Workspace, adapter_name: str, *, windows: int | None) -> None:
         adapter = read_adapter(workspace.adapter_dir(adapter_name))
-        settings = restore_settings(adapter.facts.settings)
+        settings = settings_of(adapter)
         self._dataset = load_dataset(workspace, settings, Silence())
         self._model = read_merged(load_base(self._dataset.base.path, precision="fp32"), adapter.path)
         self._trie = open_trie(workspace.index_dir, self._dataset.catalog, self._dataset.renderer)

@@ -20,7 +20,7 @@ from training.loop.publishing import summed_log_probs
 from training.model.batches import Sample
 from training.model.language_model import load_base, read_merged
 from training.progress import Silence
-from training.settings import restore_settings
+from training.recipes.methods import settings_of
 
 _AT_ONCE = 64  # titles in one forward of the plain way: samples one after the other, no padding
 
@@ -34,7 +34,7 @@ def measure_scorer(workspace: Workspace, adapter_name: str, *, prompts: int, thr
     """
     torch.set_num_threads(threads)
     adapter = read_adapter(workspace.adapter_dir(adapter_name))
-    dataset = load_dataset(workspace, restore_settings(adapter.facts.settings), Silence())
+    dataset = load_dataset(workspace, settings_of(adapter), Silence())
     model = read_merged(load_base(dataset.base.path, precision="fp32"), adapter.path)
     trie = open_trie(workspace.index_dir, dataset.catalog, dataset.renderer)
     titles = [dataset.catalog.titles[row] for row in trie.rows]

@@ -38,11 +38,11 @@ from serving.settings import ServingSettings
 from training.adapter import read_adapter
 from training.data.dataset import load_dataset
 from training.progress import Silence
-from training.recipes.sft import train_sft
+from training.recipes.methods import SFT, train
 from training.recipes.stand_in import StandInSettings, train_stand_in
-from training.settings import PRESETS
+from training.settings import TrainSettings
 
-SETTINGS = PRESETS["tiny"]
+SETTINGS = TrainSettings()
 PROMPTS, AT_ONCE, WIDTHS = 40, 8, (5, 10, 20)
 LARGE = 1_000_000  # titles of the synthetic trie
 
@@ -75,7 +75,7 @@ def _train_demo_shop(root: Path, *, quick: bool) -> Workspace:
     )
     settings = replace(SETTINGS, train_windows=256 if quick else 2048, max_epochs=1)
     train_stand_in(workspace, settings, Silence(), stand_in=StandInSettings(max_tokens=100_000 if quick else 600_000))
-    train_sft(workspace, settings, open_index(workspace, Silence()).grounder, Silence())
+    train(SFT, workspace, settings, open_index(workspace, Silence()).grounder, Silence())
     return workspace
 
 

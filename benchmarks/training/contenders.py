@@ -20,8 +20,8 @@ from training.loop.update import Trainable
 from training.model.batches import Sample
 from training.model.language_model import CompletionScorer
 from training.parallel.processes import Processes
-from training.recipes.sft import sft_loss
-from training.recipes.soft.soft import DISTILLED, REAL, soft_loss
+from training.recipes.sft.recipe import sft_loss
+from training.recipes.soft.recipe import DISTILLED, REAL, soft_loss
 
 TAU = 0.6
 

@@ -35,11 +35,11 @@ from training.model.batches import update_batches
 from training.model.language_model import CompletionScorer, add_lora, load_base, read_lora
 from training.parallel.processes import Processes
 from training.progress import Silence
-from training.recipes.sft import sft_loss
+from training.recipes.sft.recipe import sft_loss
 from training.recipes.stand_in import StandInSettings, train_stand_in
-from training.settings import PRESETS, TrainSettings
+from training.settings import TrainSettings
 
-SETTINGS = PRESETS["tiny"]
+SETTINGS = TrainSettings()
 PROMPTS, TURNS = 4096, 8
 
 Prompts = Sequence[tuple[int, ...]]

@@ -12,7 +12,7 @@ from benchmarks.training.oracle import plain_soft_loss
 from benchmarks.training.shapes import Shape
 from training.model.batches import UpdateSize, collate
 from training.model.language_model import CompletionScorer
-from training.recipes.soft.soft import soft_loss
+from training.recipes.soft.recipe import soft_loss
 
 
 @dataclass(frozen=True)

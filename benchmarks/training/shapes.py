@@ -12,7 +12,7 @@ import torch
 from training.model.batches import Sample
 from training.model.block_attention import IN_BLOCKS
 from training.model.language_model import add_lora
-from training.settings import PRESETS, TrainSettings
+from training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Shape:
     @property
     def settings(self) -> TrainSettings:
         """The tiny preset (LoRA of rank 8 on all linear layers) with this micro-batch."""
-        return replace(PRESETS["tiny"], batch_size=self.micro_batch, micro_batch_size=self.micro_batch)
+        return replace(TrainSettings(), batch_size=self.micro_batch, micro_batch_size=self.micro_batch)
 
     def make_model(self, device: str = "cpu") -> Any:
         """A randomly initialised Llama with tied embeddings, as Llama-3.2's, and a fresh LoRA on it.

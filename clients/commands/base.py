@@ -36,7 +36,7 @@ def train_base(root: Path, assignments: Sequence[str] = ()) -> BaseModel:
             remedy="remove base_model from softrec.toml first",
         )
     _check_assignments(assignments)
-    base = train_stand_in(workspace, resolve_settings("tiny", assignments), open_progress())
+    base = train_stand_in(workspace, resolve_settings(TrainSettings, "tiny", assignments), open_progress())
     say(f"base: stand-in {base.digest[:12]} in {base.path}")
     return base
 

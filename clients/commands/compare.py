@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from clients.commands.evaluate import adapters_named
+from clients.choices import adapters_named, settings_to_measure
 from clients.commands.index import open_index
-from clients.commands.train import settings_of
 from clients.errors import RefusedError
 from clients.pages.report import write_report
 from clients.progress import open_progress
@@ -40,7 +39,7 @@ def compare_adapters(
         raise RefusedError(f"{first} does not differ from itself", remedy="name two different adapters")
     progress = open_progress()
     names = adapters_named(workspace, (first, second))
-    settings = settings_of(workspace, names, assignments)
+    settings = settings_to_measure(workspace, names, assignments)
     grounder = open_index(workspace, progress).grounder
     evaluations = evaluate_adapters(workspace, names, settings, grounder, progress)
     by_method = {evaluation.method: evaluation for evaluation in evaluations}

@@ -7,22 +7,25 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from clients.commands.base import ensure_base
-from clients.commands.evaluate import evaluate_shop, show_evaluations
-from clients.commands.index import open_index
+from clients.choices import settings_for
+from clients.commands.evaluate import evaluate_shop
 from clients.commands.init import init_shop
 from clients.commands.recommend import show_answer
-from clients.commands.train import ensure_adapter, settings_for
+from clients.commands.train import ensure_adapter, prepare
 from clients.demo_shop import write_demo_shop
 from clients.http.client import AsyncClient
 from clients.http.server import reserve_address, run_server
 from clients.progress import open_progress
 from clients.tables import say, write_json
+from clients.views.evaluations import show_evaluations
 from index.workspace import Workspace
 from serving.schema import RecommendRequest
 from serving.settings import ServingSettings
 from training.adapter import Adapter
+from training.parallel.processes import Processes
 from training.progress import Progress
+from training.recipes.methods import METHODS
+from training.settings import TrainSettings
 
 USER_ID = "42"
 
@@ -58,7 +61,8 @@ def run_demo(
         state = "serving, Ctrl-C stops it" if keep_serving else "stopped now, because of --no-serve"
         first = f"softrec recommend --user 7 -k 5 --url {url}" if keep_serving else f"softrec serve {root}"
         say("", f"server: {url} ({state})", f"whole story: {time.perf_counter() - started:.0f} s")
-        say("try next:", f"  {first}", f"  softrec compare {root} sft soft")
+        compared = " ".join(adapter.name for adapter in adapters[-2:])
+        say("try next:", f"  {first}", f"  softrec compare {root} {compared}")
         return keep_serving
 
     run_server(workspace, settings, reserved, on_ready=ask, note=progress.note)
@@ -73,12 +77,10 @@ def _prepare(root: Path, progress: Progress) -> tuple[Workspace, list[Adapter]]:
             write_demo_shop(root)
         init_shop(root, items=items, interactions=interactions, noun="title", verb="enjoyed")
     workspace = Workspace.open(root)
-    settings = settings_for(workspace, None, ())
-    ensure_base(workspace, settings, progress)
-    grounder = open_index(workspace, progress).grounder
-    sft = ensure_adapter(workspace, "sft", settings, grounder, progress)
-    soft = ensure_adapter(workspace, "soft", settings, grounder, progress)
-    return workspace, [sft, soft]
+    settings = settings_for(TrainSettings, workspace, None, ())
+    grounder, dataset = prepare(workspace, METHODS[0], settings, Processes(), progress)
+    adapters = [ensure_adapter(workspace, method, settings, dataset, grounder, progress) for method in METHODS]
+    return workspace, adapters
 
 
 def _evaluate(workspace: Workspace, adapters: Sequence[Adapter]) -> None:

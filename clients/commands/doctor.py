@@ -26,6 +26,7 @@ from serving.events.embedded_redis import find_server
 from serving.settings import read_settings
 from training.adapter import check_adapter, read_adapters
 from training.base_model import BaseModel, locate_base
+from training.recipes.methods import main_adapter
 
 State = Literal["ok", "missing", "wrong", "not tried"]
 
@@ -201,7 +202,9 @@ def _describe_base(shop: Workspace) -> str:
 def _describe_adapters(shop: Workspace) -> str:
     adapters = read_adapters(shop.adapters_dir)
     if not adapters:
-        raise MissingArtifactError("adapter", shop.adapters_dir, command=f"softrec train soft {shop.root}")
+        raise MissingArtifactError(
+            "adapter", shop.adapters_dir, command=f"softrec train {main_adapter(())} {shop.root}"
+        )
     if base := _find_base(shop):
         catalog = read_catalog(shop.catalog_path)
         for adapter in adapters.values():

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from clients.commands.train import settings_for
-from clients.dry_run_view import show_dry_run
+from clients.choices import settings_for
 from clients.progress import open_progress
 from clients.tables import write_json
+from clients.views.dry_run import show_costs, show_data
 from index.workspace import Workspace
 from training.parallel.processes import Processes
-from training.preflight.dry_run import DryRun, Method, dry_run
+from training.preflight.dry_run import DryRun, dry_run
 from training.progress import Silence
+from training.recipes.methods import find_method
 
 
 def look_ahead(
     root: Path,
-    method: Method,
+    name: str,
     *,
     base_model: str | None = None,
     preset: str | None = None,
@@ -27,8 +28,10 @@ def look_ahead(
 ) -> DryRun:
     """Print what `clients.commands.train.train_adapter` would learn from and take; the workspace stays as it is.
 
+    What it would learn from is printed first, before anything slow.
+
     Args:
-        base_model, preset, assignments: see `train_adapter`.
+        name, base_model, preset, assignments: see `train_adapter`.
         json_path: where the same goes as JSON.
 
     Raises:
@@ -36,13 +39,13 @@ def look_ahead(
         TrainingError: whatever would stop the run before its first update.
     """
     workspace = Workspace.open(root)
-    settings = settings_for(workspace, preset, assignments, base_model=base_model)
+    method = find_method(name)
+    settings = settings_for(method.settings, workspace, preset, assignments, base_model=base_model)
     if base_model is not None:
         workspace = Workspace(workspace.root, replace(workspace.settings, base_model=base_model))
     processes = Processes()
     progress = open_progress() if processes.is_main else Silence()
-    found = dry_run(workspace, method, settings, processes, progress)
-    if processes.is_main:
-        show_dry_run(found)
-        write_json(json_path, found.to_json())
+    found = dry_run(workspace, method, settings, processes, progress, on_data=show_data)
+    show_costs(found)
+    write_json(json_path, found.to_json())
     return found

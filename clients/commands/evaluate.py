@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TypeVar
 
+from clients.choices import adapters_named, published_names, settings_to_measure
 from clients.commands.index import open_index
-from clients.commands.train import Method, settings_of
 from clients.errors import RefusedError
 from clients.progress import open_progress
-from clients.tables import say, show_table, write_json
-from index.artifact import MANIFEST
+from clients.tables import write_json
+from clients.views.evaluations import show_evaluations
 from index.errors import MissingArtifactError
 from index.ranking.ranking_spec import RANKINGS
 from index.workspace import Workspace
-from training.adapter import read_adapters
 from training.generation.decoding import OFFLINE_MODES, OfflineMode
-from training.measure.evaluation import POPULARITY, Evaluation, Mode, evaluate_adapters
+from training.measure.evaluation import Evaluation, Mode, evaluate_adapters
+from training.recipes.methods import method_names
 
 T = TypeVar("T", bound=str)
-
-SHOWN = ("HR@1", "HR@5", "HR@10", "HR@20", "HR@50", "NDCG@5", "NDCG@10", "NDCG@50")
 
 
 def evaluate_shop(
@@ -49,12 +46,14 @@ def evaluate_shop(
     """
     modes = parse_modes(decoding, ranking)
     workspace = Workspace.open(root)
-    chosen = adapters_named(workspace, names) if names else list(read_adapters(workspace.adapters_dir))
+    chosen = adapters_named(workspace, names) if names else published_names(workspace)
     if not chosen and not names:
-        raise MissingArtifactError("adapter", workspace.adapters_dir, command=f"softrec train soft {root}")
+        raise MissingArtifactError(
+            "adapter", workspace.adapters_dir, command=f"softrec train {method_names()[-1]} {root}"
+        )
     progress = open_progress()
     grounder = open_index(workspace, progress).grounder
-    settings = settings_of(workspace, chosen, assignments)
+    settings = settings_to_measure(workspace, chosen, assignments)
     evaluations = evaluate_adapters(workspace, chosen, settings, grounder, progress, modes=modes, with_served=True)
     content = [evaluation.to_json() for evaluation in evaluations]
     show_evaluations(content)
@@ -89,46 +88,6 @@ def _choices(text: str, known: Sequence[T], what: str) -> list[T]:
     chosen = []
     for name in filter(None, (part.strip() for part in text.split(","))):
         if name not in known:
-            raise RefusedError(f"no {what} {name!r}", remedy=f"choose of {', '.join(map(str, known))}")
+            raise RefusedError(f"no {what} {name!r}", remedy=f"choose from {', '.join(map(str, known))}")
         chosen.append(known[[str(one) for one in known].index(name)])
     return chosen
-
-
-def adapters_named(workspace: Workspace, names: Sequence[str]) -> list[str]:
-    """Return the names without popularity, which every evaluation measures.
-
-    Raises:
-        RefusedError: there is no such adapter and no recipe makes it; names those there are.
-    """
-    folders = sorted(path.parent.name for path in workspace.adapters_dir.glob("*/" + MANIFEST))
-    there = [name for name in folders if not name.startswith(".")]
-    for name in names:
-        known = [*there, "base", POPULARITY]
-        if name in known or name in get_args(Method):  # a recipe's adapter that is missing names its own command
-            continue
-        near = difflib.get_close_matches(name, [*known, *get_args(Method)], n=1)
-        guess = f"did you mean {near[0]}? " if near else ""
-        listed = f"adapters there: {', '.join(there) or 'none'}; also base and {POPULARITY}"
-        raise RefusedError(f"no adapter {name!r} in {workspace.root}", remedy=guess + listed)
-    return [name for name in names if name != POPULARITY]
-
-
-def show_evaluations(evaluations: Sequence[Mapping[str, Any]]) -> None:
-    """Print what `Evaluation.to_json` gives, one line per method; all intervals but HR@10's are in the JSON alone."""
-    show_table(
-        [
-            {
-                **{name: evaluation[name] for name in ("method", "decoding", "ranking", *SHOWN)},
-                "HR@10 95 %": f"{evaluation['HR@10_low']:.3f} to {evaluation['HR@10_high']:.3f}",
-                "served": "yes" if evaluation["served"] else "",
-            }
-            for evaluation in evaluations
-        ],
-        title=f"Full catalog, {evaluations[0]['windows']} test windows of {evaluations[0]['users']} users",
-    )
-    for row in evaluations:
-        if row["ranking"].startswith("l2") and "lost_in_grounding" in row:
-            say(
-                f"{row['method']} {row['decoding']} l2: 1 - HR@10 = {row['lost_in_generation']:.4f} lost in generation "
-                f"(the model's own ranking misses it too) + {row['lost_in_grounding']:.4f} in grounding one title"
-            )

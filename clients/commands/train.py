@@ -5,69 +5,73 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
+from clients.choices import settings_for
 from clients.commands.base import ensure_base
-from clients.commands.diagnose import draw_run
 from clients.commands.index import open_index
 from clients.progress import open_progress
 from clients.tables import say
+from clients.views.run import draw_run
 from index.errors import MismatchError, MissingArtifactError
 from index.ranking.grounding import Grounder
 from index.workspace import Workspace
 from training.adapter import Adapter, read_adapter
 from training.base_model import locate_base
-from training.data.dataset import check_trained_on, load_dataset
+from training.data.dataset import Dataset, check_trained_on, load_dataset
 from training.loop.trackers import parse_trackers
 from training.parallel.processes import Processes
 from training.progress import Progress, Silence
-from training.recipes.sft import train_sft
-from training.recipes.soft.soft import train_soft
+from training.recipes.method import Method
+from training.recipes.methods import find_method, train
 from training.report.diagnosis import read_diagnosis
-from training.settings import TrainSettings, resolve_settings, restore_settings
-
-Method = Literal["sft", "soft"]
+from training.settings import TrainSettings
 
 
 def train_adapter(
     root: Path,
-    method: Method,
+    name: str,
     *,
     base_model: str | None = None,
     preset: str | None = None,
     assignments: Sequence[str] = (),
 ) -> Adapter:
-    """Train and publish an adapter; first whatever it needs and does not find: base, index, for SOFT the SFT adapter.
+    """Train and publish an adapter; first what it needs and does not find: base, index, the teacher's adapter.
 
     Args:
         root: the workspace.
-        method: names the recipe and the adapter.
+        name: of the method and the adapter.
         base_model: a hub name or folder; written into softrec.toml, so that all later steps use it.
         preset: None takes "tiny" for the stand-in base and "paper" for a named one.
         assignments: `key=value` changes to the preset.
     """
     workspace = Workspace.open(root)
-    settings = settings_for(workspace, preset, assignments, base_model=base_model)
+    method = find_method(name)
+    settings = settings_for(method.settings, workspace, preset, assignments, base_model=base_model)
     parse_trackers(settings.report_to)  # a wrong name should not cost the base first
     processes = Processes()
     progress = open_progress() if processes.is_main else Silence()
     if base_model is not None:
         with processes.accelerator.main_process_first():
             workspace = _use_base(workspace, base_model, progress)
-    grounder = prepare(workspace, method, settings, processes, progress)
-    return _train(workspace, method, settings, grounder, progress)
+    grounder, dataset = prepare(workspace, method, settings, processes, progress)
+    return _train(workspace, method, settings, dataset, grounder, progress)
 
 
 def prepare(
     workspace: Workspace, method: Method, settings: TrainSettings, processes: Processes, progress: Progress
-) -> Grounder:
-    """Make what the method needs and the shop lacks: base, index, for SOFT the SFT adapter. Returns the grounder."""
+) -> tuple[Grounder, Dataset]:
+    """Make what the method needs and the shop lacks: base, index, the teacher's adapter.
+
+    Returns:
+        The index's grounder, and the data as these settings see them.
+    """
     with processes.accelerator.main_process_first():  # the others find what it made
         ensure_base(workspace, settings, progress)
         grounder = open_index(workspace, progress).grounder
-    if method == "soft":
-        ensure_adapter(workspace, "sft", settings, grounder, progress)
-    return grounder
+    dataset = load_dataset(workspace, settings, progress)
+    if method.teacher is not None:
+        ensure_adapter(workspace, find_method(method.teacher), settings, dataset, grounder, progress)
+    return grounder, dataset
 
 
 def _use_base(workspace: Workspace, base_model: str, progress: Progress) -> Workspace:
@@ -83,12 +87,20 @@ def _use_base(workspace: Workspace, base_model: str, progress: Progress) -> Work
 
 
 def ensure_adapter(
-    workspace: Workspace, method: Method, settings: TrainSettings, grounder: Grounder, progress: Progress
+    workspace: Workspace,
+    method: Method,
+    settings: TrainSettings,
+    dataset: Dataset,
+    grounder: Grounder,
+    progress: Progress,
 ) -> Adapter:
-    """Return the adapter if it fits base, catalog, prompt, split and (SOFT) its SFT adapter; else train it."""
+    """Return the method's adapter if it fits base, catalog, prompt, split and its own parents; else train it.
+
+    Its teacher's must be there.
+    """
     try:
-        adapter = read_adapter(workspace.adapter_dir(method))
-        check_trained_on(adapter, load_dataset(workspace, settings, progress))
+        adapter = read_adapter(workspace.adapter_dir(method.name))
+        check_trained_on(adapter, dataset)
         for parent in adapter.facts.parents:
             found = read_adapter(workspace.adapter_dir(parent.partition("@")[0])).adapter_id
             if found != parent:
@@ -97,38 +109,21 @@ def ensure_adapter(
                 )
         return adapter
     except (MissingArtifactError, MismatchError) as error:
-        progress.note(f"training {method}: {error}")
-    return _train(workspace, method, settings, grounder, progress)
-
-
-def settings_of(workspace: Workspace, names: Sequence[str], assignments: Sequence[str]) -> TrainSettings:
-    """Return the settings that the first of the named adapters was trained with, changed by `--set`.
-
-    So an evaluation uses the windows, the split and the prompt of the training. Where no adapter is named: the preset.
-    """
-    for name in names:
-        if name not in ("base", "popularity"):
-            return restore_settings(read_adapter(workspace.adapter_dir(name)).facts.settings, assignments)
-    return settings_for(workspace, None, assignments)
-
-
-def settings_for(
-    workspace: Workspace, preset: str | None, assignments: Sequence[str], *, base_model: str | None = None
-) -> TrainSettings:
-    """Resolve training settings; without a preset, the one that suits the base."""
-    named = workspace.settings.base_model if base_model is None else base_model
-    return resolve_settings(preset or ("paper" if named else "tiny"), assignments)
+        progress.note(f"training {method.name}: {error}")
+    return _train(workspace, method, settings, dataset, grounder, progress)
 
 
 def _train(
-    workspace: Workspace, method: Method, settings: TrainSettings, grounder: Grounder, progress: Progress
+    workspace: Workspace,
+    method: Method,
+    settings: TrainSettings,
+    dataset: Dataset,
+    grounder: Grounder,
+    progress: Progress,
 ) -> Adapter:
-    recipe = train_sft if method == "sft" else train_soft
-    adapter = recipe(workspace, settings, grounder, progress)
-    hr10 = adapter.facts.metrics.get("validation_hr10")
-    measured = "" if hr10 is None else f", validation HR@10 {hr10:.4f}"
+    adapter = train(method, workspace, settings, grounder, progress, dataset=dataset)
     if Processes().is_main:
-        say(f"adapter: {adapter.adapter_id} in {adapter.path}{measured}")
-        if (diagnosis := read_diagnosis(adapter)) is not None:
-            draw_run(workspace, adapter, diagnosis)
+        hr10 = adapter.facts.metrics["validation_hr10"]
+        say(f"adapter: {adapter.adapter_id} in {adapter.path}, validation HR@10 {hr10:.4f}")
+        draw_run(workspace, adapter, read_diagnosis(adapter))
     return adapter

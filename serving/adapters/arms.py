@@ -9,6 +9,7 @@ from serving.adapters.proof import ServedAdapter
 from serving.errors import AdapterForbiddenError, SettingsError, UnknownAdapterError
 from serving.experiments.assignment import ArmsExperiment
 from serving.schema import ArmReason, RecommendRequest
+from training.recipes.methods import main_adapter
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class ArmChooser:
 
     Args:
         adapters: by name.
-        default_adapter: the name of the one that answers outside the experiment; empty: soft if served, else the last.
+        default_adapter: the name of the one that answers outside the experiment; empty: `main_adapter`.
         experiment: None: no experiment runs.
         allow_override: whether a request may name its adapter.
 
@@ -47,7 +48,7 @@ class ArmChooser:
         experiment: ArmsExperiment | None,
         allow_override: bool,
     ) -> None:
-        name = default_adapter or ("soft" if "soft" in adapters else sorted(adapters)[-1])
+        name = default_adapter or main_adapter(adapters)
         if name not in adapters:
             raise SettingsError(
                 f"default adapter {name} is not served; served: {', '.join(adapters)}",

@@ -18,6 +18,7 @@ from serving.engine.engine import Engine
 from serving.errors import AdapterProofError, SettingsError
 from training.adapter import Adapter, Decoding, read_adapter
 from training.prompt import PromptRenderer
+from training.recipes.methods import main_adapter
 
 FLOAT32_TOLERANCE = 0.002  # measured between vLLM on the CPU and transformers + PEFT: 1e-5 per token
 HALF_TOLERANCE = 0.05
@@ -118,7 +119,7 @@ def choose_adapters(adapters_dir: Path, names: Sequence[str]) -> list[Adapter]:
         there = ", ".join(found) or "none"
         raise SettingsError(
             f"adapter {', '.join(missing)} not found; available: {there}" if missing else "no adapter to serve",
-            remedy=f"train one with `softrec train soft {adapters_dir.parent}`",
+            remedy=f"train one with `softrec train {main_adapter(())} {adapters_dir.parent}`",
         )
     return [read_adapter(adapters_dir / name) for name in names or found]
 

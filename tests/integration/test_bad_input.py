@@ -14,9 +14,8 @@ from typer.testing import CliRunner
 
 from clients.cli import app
 from index.workspace import Workspace
-from tests.shop import SETTINGS
+from tests.shop import settings_arguments
 from tests.tiny_shop import write_tiny_tokenizer
-from training.settings import PRESETS
 
 
 def refused(*arguments: str | Path) -> str:
@@ -52,6 +51,7 @@ def base(tmp_path: Path) -> Path:
     folder = tmp_path / "llm"
     write_tiny_tokenizer(folder)
     (folder / "config.json").write_text(json.dumps({"eos_token_id": 256, "max_position_embeddings": 1024}))
+    (folder / "model.safetensors").touch()  # must be there; nothing gets as far as reading it
     return folder
 
 
@@ -110,8 +110,7 @@ def trained(trained_shop: Workspace, tmp_path: Path) -> Workspace:
 
 def own_settings() -> list[str]:
     """The settings of the shop's adapters, so that all that is stored fits."""
-    preset, own = PRESETS["tiny"].to_json(), SETTINGS.to_json()
-    return [f"--set={name}={value}" for name, value in own.items() if value != preset[name]]
+    return settings_arguments()
 
 
 def emptied(table: pa.Table) -> pa.Table:

@@ -16,10 +16,17 @@ from tests.notes import Notes
 from tests.shop import SETTINGS
 from training.data.dataset import load_dataset
 from training.parallel.processes import Processes
-from training.preflight.dry_run import dry_run
+from training.preflight.dry_run import DryRun, dry_run
 from training.progress import Silence
+from training.recipes.method import Method
+from training.recipes.methods import SFT, SOFT
+from training.settings import TrainSettings
 
 TINY = replace(SETTINGS, train_windows=24, validation_windows=6, decode_batch_size=4)
+
+
+def look(shop: Workspace, method: Method, settings: TrainSettings) -> DryRun:
+    return dry_run(shop, method, settings, Processes(), Silence(), on_data=lambda data: None)
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
@@ -27,7 +34,7 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def test_sft_is_counted_as_it_would_be_trained(based_shop: Workspace):
-    found = dry_run(based_shop, "sft", TINY, Processes(), Silence())
+    found = look(based_shop, SFT, TINY)
     assert found.data.windows["training"] == 24 - found.data.left_out.total
     assert found.updates.updates_per_epoch == math.ceil(found.data.windows["training"] / TINY.batch_size)
     assert [(part.what, part.rounds, part.count) for part in found.parts] == [
@@ -45,15 +52,15 @@ def test_sft_is_counted_as_it_would_be_trained(based_shop: Workspace):
 
 def test_items_that_do_not_fit_are_counted(based_shop: Workspace):
     """The stand-in's prompt without titles takes three tokens: begin, head, tail. Beside them there is room for 20."""
-    roomy = dry_run(based_shop, "sft", TINY, Processes(), Silence())
+    roomy = look(based_shop, SFT, TINY)
     assert (roomy.data.shortened_prompts, roomy.data.dropped_items) == (0, 0)
-    tight = dry_run(based_shop, "sft", replace(TINY, max_prompt_tokens=23), Processes(), Silence())
+    tight = look(based_shop, SFT, replace(TINY, max_prompt_tokens=23))
     assert 0 < tight.data.shortened_prompts <= tight.data.dropped_items
     assert tight.data.lengths[0].longest <= 23
 
 
 def test_soft_without_distilled_titles_says_what_stands_in_for_them(based_shop: Workspace):
-    found = dry_run(based_shop, "soft", replace(TINY, distance_every=2), Processes(), Silence())
+    found = look(based_shop, SOFT, replace(TINY, distance_every=2))
     assert any("the true ones stand in" in note for note in found.notes)
     per_epoch = found.updates.updates_per_epoch
     assert [(part.what, part.rounds, part.count) for part in found.parts][2:] == [
@@ -63,7 +70,7 @@ def test_soft_without_distilled_titles_says_what_stands_in_for_them(based_shop: 
 
 
 def test_soft_shows_the_distilled_titles_that_are_there(trained_shop: Workspace):
-    found = dry_run(trained_shop, "soft", replace(SETTINGS, decode_batch_size=4), Processes(), Silence())
+    found = look(trained_shop, SOFT, replace(SETTINGS, decode_batch_size=4))
     assert [part.what for part in found.parts] == ["updates", "validation", "d_t"]
     assert [title.name for title in found.data.samples[0].completions] == ["distilled title", "true title"]
 
@@ -106,3 +113,21 @@ def test_a_dry_run_makes_no_base(method, tmp_path: Path):
     assert result.exit_code == 2
     assert "softrec base" in result.stderr
     assert contents(workspace.root) == before
+
+
+def test_what_is_learned_is_said_before_the_base_is_even_loaded(based_shop: Workspace, monkeypatch):
+    """A base of billions of parameters takes minutes on a CPU; nobody should wait for the first line."""
+    seen: list[object] = []
+
+    def load_base(*_: object, **__: object) -> None:
+        raise RuntimeError(f"loaded after {len(seen)} summaries")
+
+    monkeypatch.setattr("training.preflight.dry_run.load_base", load_base)
+    with pytest.raises(RuntimeError, match="loaded after 1 summaries"):
+        dry_run(based_shop, SFT, TINY, Processes(), Silence(), on_data=seen.append)
+
+
+def test_a_slow_base_is_timed_on_few_titles_and_the_notes_say_so(based_shop: Workspace, monkeypatch):
+    monkeypatch.setattr("training.preflight.cost.TITLES_S", 0.0)
+    found = look(based_shop, SFT, TINY)
+    assert any("greedy titles: 1 at once were timed, not 4" in note for note in found.notes)

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -30,10 +30,9 @@ from index.ranking.grounding import Grounder
 from index.workspace import Workspace
 from tests import parallel_updates
 from tests.shop import SETTINGS, add_index, settings_arguments
-from training.adapter import Adapter, read_adapter
+from training.adapter import read_adapter
 from training.progress import Silence
-from training.recipes.sft import train_sft
-from training.recipes.soft.soft import train_soft
+from training.recipes.methods import SFT, find_method, train
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -188,8 +187,7 @@ def test_two_processes_learn_what_one_learns(story, name, tmp_path):
     shutil.copytree(story.shop.root, root)
     shop = Workspace.open(root)
     shutil.rmtree(shop.adapter_dir(name))
-    train: Callable[..., Adapter] = train_sft if name == "sft" else train_soft
-    alone = train(shop, replace(SETTINGS, **CHANGES), story.grounder, Silence())
+    alone = train(find_method(name), shop, replace(SETTINGS, **CHANGES), story.grounder, Silence())
     assert same_figures(story.log(name), rows_of(alone.path / "metrics.jsonl"))
     ours = read_adapter(story.shop.adapter_dir(name))
     log_probs = [golden.log_prob for golden in alone.golden]
@@ -218,7 +216,7 @@ def test_a_divided_model_learns_and_writes_what_a_whole_one_does(config, layout,
     shutil.copytree(story.shop.root, tmp_path / "shop")
     shop = Workspace.open(tmp_path / "shop")
     shutil.rmtree(shop.adapter_dir("sft"))
-    softrec = ["train", "sft", str(shop.root), *settings_arguments(**CHANGES)]
+    softrec = ["train", "sft", str(shop.root), *settings_arguments(SFT, **CHANGES)]
     program = [*accelerate(config), "-m", "tests.parallel_updates", str(tmp_path)]
     with launched([*program, *softrec], DS_ACCELERATOR="cpu") as process:
         finish(process)

@@ -11,22 +11,19 @@ from typing import Any
 
 import pytest
 
-from clients.commands.ablate import ablate_soft
-from clients.commands.sweep import sweep_alphas
-from index.live.snapshot import load_active
-from index.search.encoder import open_encoder
+from clients.commands.ablate import ablate_method
+from clients.commands.sweep import sweep_method
 from index.workspace import Workspace
-from tests.shop import SETTINGS
+from tests.shop import SETTINGS, add_index
 from training.adapter import Adapter, read_adapters
 from training.progress import Silence
+from training.recipes.methods import SOFT, train
 from training.recipes.soft.distance import DistanceProbe
-from training.recipes.soft.soft import train_soft
-from training.settings import PRESETS
 
 SMALL = replace(
     SETTINGS, train_windows=64, validation_windows=12, test_windows=12, distance_samples=2, beams=2, golden_prompts=2
 )
-CHANGES = [f"{name}={value}" for name, value in SMALL.to_json().items() if value != PRESETS["tiny"].to_json()[name]]
+CHANGES = [f"{name}={getattr(SMALL, name)}" for name in SMALL.changed]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,14 +51,14 @@ def shop(trained_shop: Workspace, tmp_path_factory: pytest.TempPathFactory) -> W
 @pytest.fixture(scope="module")
 def swept(shop: Workspace) -> dict[str, Adapter]:
     """What a sweep over two alphas leaves."""
-    sweep_alphas(shop.root, "1,100", assignments=CHANGES)
+    sweep_method(shop.root, "1,100", assignments=CHANGES)
     return read_adapters(shop.adapters_dir)
 
 
 @pytest.fixture(scope="module")
 def ablated(shop: Workspace, swept: dict[str, Adapter]) -> dict[str, Adapter]:
     """What an ablation leaves that takes the settings of the swept `soft`."""
-    ablate_soft(shop.root, "no-sa,no-sd,distance-steps")
+    ablate_method(shop.root, "no-sa,no-sd,distance-steps")
     return read_adapters(shop.adapters_dir)
 
 
@@ -70,7 +67,7 @@ def trains_nothing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def train_again(*_: object, name: str, **__: object) -> None:
         raise AssertionError(f"{name} was trained again")
 
-    monkeypatch.setattr("training.recipes.soft.variant_runs.train_soft", train_again)
+    monkeypatch.setattr("training.recipes.variant_runs.train", train_again)
 
 
 def rows_of(adapter: Adapter, file: str = "history.jsonl") -> list[dict[str, Any]]:
@@ -86,8 +83,8 @@ def weights_of(adapter: Adapter) -> bytes:
 def test_a_sweep_is_the_same_as_training_one_by_one(shop: Workspace, swept: dict[str, Adapter]):
     """One adapter per alpha, none of them touched by the runs before it."""
     assert set(swept) == {"sft", "soft", "soft-alpha-1", "soft-alpha-100"}
-    grounder = load_active(shop.index_dir, encoder=open_encoder("minilm")).grounder
-    single = train_soft(shop, replace(SMALL, curriculum_alpha=100.0), grounder, Silence(), name="single")
+    grounder = add_index(shop)
+    single = train(SOFT, shop, replace(SMALL, curriculum_alpha=100.0), grounder, Silence(), name="single")
     try:
         assert weights_of(single) == weights_of(swept["soft-alpha-100"])
         assert rows_of(single) == rows_of(swept["soft-alpha-100"])
@@ -116,7 +113,7 @@ def test_the_best_by_validation_is_published_as_soft(shop: Workspace, swept: dic
 @pytest.mark.usefixtures("trains_nothing")
 def test_a_second_sweep_trains_nothing_and_comes_to_the_same(shop: Workspace, swept: dict[str, Adapter]):
     report = (shop.reports_dir / "sweep.json").read_bytes()
-    outcomes = sweep_alphas(shop.root, "1,100", assignments=CHANGES)
+    outcomes = sweep_method(shop.root, "1,100", assignments=CHANGES)
     assert [outcome.adapter.digest for outcome in outcomes] == [
         swept[name].digest for name in ("soft-alpha-1", "soft-alpha-100")
     ]
@@ -162,7 +159,7 @@ def test_a_second_ablation_trains_nothing_and_may_test_on_more_windows(
     shop: Workspace, capsys: pytest.CaptureFixture[str]
 ):
     """An ablation that the settings already are is the full SOFT, and is left out."""
-    outcomes = ablate_soft(shop.root, "no-sd", assignments=["test_windows=20"])
+    outcomes = ablate_method(shop.root, "no-sd", assignments=["test_windows=20"])
     assert [outcome.variant.name for outcome in outcomes] == ["soft-full", "soft-no-sd"]
     shown = capsys.readouterr()
     assert "20 test windows" in shown.out

@@ -12,25 +12,26 @@ import pyarrow.parquet as pq
 import pytest
 
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError, SoftrecError
-from index.live.snapshot import load_active
-from index.search.encoder import open_encoder
 from index.titles.trie_store import open_trie
 from index.workspace import Workspace
 from tests.notes import Notes
-from tests.shop import SETTINGS
+from tests.shop import SETTINGS, add_index
 from training.adapter import check_adapter, read_adapter, read_adapters
 from training.base_model import locate_base
 from training.data.dataset import check_trained_on, load_dataset
-from training.errors import DivergedError, SettingError
+from training.errors import DivergedError, SettingError, TrainingError
 from training.generation.title_scorer import TitleScorer
 from training.loop.publishing import _check_weights, summed_log_probs
+from training.loop.run import open_run
+from training.loop.run_folder import RunFolder
 from training.measure.evaluation import evaluate_adapters
 from training.measure.mode_choice import Trial
+from training.measure.validation import Validation
 from training.model.language_model import add_lora, load_base, read_lora, read_merged
-from training.progress import Silence
-from training.recipes.sft import train_sft
-from training.recipes.soft.distillation import ensure_distilled, read_distilled
-from training.recipes.soft.soft import train_soft
+from training.progress import Progress, Silence
+from training.recipes.methods import SFT, SOFT, train
+from training.recipes.soft.distillation import Distilled, ensure_distilled, read_distilled
+from training.settings import TrainSettings
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def shop(trained_shop: Workspace, tmp_path: Path) -> Workspace:
 
 
 def grounder_of(workspace: Workspace):
-    return load_active(workspace.index_dir, encoder=open_encoder("minilm")).grounder
+    return add_index(workspace)
 
 
 def test_sft_learned_something(trained_adapters):
@@ -76,26 +77,51 @@ def test_published_folders_name_no_path_of_this_machine(trained_shop):
 
 def test_training_again_gives_the_same_adapter(shop, trained_adapters):
     """Same seed, same data, same threads: the same weights and so the same losses, number for number."""
-    again = train_sft(shop, SETTINGS, grounder_of(shop), Silence())
+    again = train(SFT, shop, SETTINGS, grounder_of(shop), Silence())
     assert again.golden == trained_adapters["sft"].golden
     assert again.facts.metrics["loss"] == trained_adapters["sft"].facts.metrics["loss"]
 
 
+def distil(shop: Workspace, settings: TrainSettings, progress: Progress) -> Distilled:
+    with open_run(shop, settings, grounder_of(shop), progress) as run:
+        return ensure_distilled(run, read_adapter(shop.adapter_dir("sft")))
+
+
 def test_distilled_titles_are_kept_until_they_no_longer_fit(shop, trained_adapters):
-    """The file is touched only when the titles are made anew."""
+    """The file is touched only when the titles are made again."""
     made = shop.distilled_path.stat().st_mtime_ns
-    stored = ensure_distilled(shop, SETTINGS, Silence())
+    stored = distil(shop, SETTINGS, Silence())
     assert len(stored.titles) == len(load_dataset(shop, SETTINGS, Silence()).split.train)
     assert stored.teacher == trained_adapters["sft"].adapter_id
     assert shop.distilled_path.stat().st_mtime_ns == made
     notes = Notes()
-    narrow = ensure_distilled(shop, replace(SETTINGS, beams=2), notes)
+    narrow = distil(shop, replace(SETTINGS, beams=2), notes)
     assert narrow.provenance["beams"] == "2"
-    assert notes.said == ["the distilled titles were made with another beams: distilling anew"]
-    assert ensure_distilled(shop, SETTINGS, Silence()).titles == stored.titles
+    assert notes.said == ["the distilled titles were made with another beams: distilling again"]
+    assert distil(shop, SETTINGS, Silence()).titles == stored.titles
     shop.distilled_path.write_bytes(b"PAR1")
     with pytest.raises(CorruptArtifactError, match="remove it and run `softrec train soft"):
         read_distilled(shop.distilled_path)
+
+
+def test_the_run_is_locked_until_its_adapter_is_published(shop, monkeypatch):
+    """A second `train` that came while the mode was chosen resumed the finished run, and published it too."""
+    refused: list[str] = []
+    choose = Validation.choose_mode
+
+    def choose_mode(self, *arguments):
+        with (
+            pytest.raises(TrainingError, match="another process trains in") as caught,
+            RunFolder(shop.run_dir("sft")).lock(),
+        ):
+            pass
+        refused.append(str(caught.value))
+        return choose(self, *arguments)
+
+    monkeypatch.setattr(Validation, "choose_mode", choose_mode)
+    train(SFT, shop, replace(SETTINGS, train_windows=16, max_epochs=1), grounder_of(shop), Silence())
+    assert len(refused) == 1
+    assert not shop.run_dir("sft").exists()
 
 
 def test_evaluation_covers_the_same_windows_for_all_and_popularity_comes_first(shop):
@@ -116,13 +142,13 @@ def test_evaluation_covers_the_same_windows_for_all_and_popularity_comes_first(s
 def test_a_step_whose_input_is_missing_names_the_command(shop, based_shop):
     grounder = grounder_of(shop)
     with pytest.raises(MissingArtifactError, match="softrec train sft"):
-        train_soft(based_shop, SETTINGS, grounder, Silence())
+        train(SOFT, based_shop, SETTINGS, grounder, Silence())
     shutil.rmtree(shop.base_dir)
     with pytest.raises(MissingArtifactError, match="softrec base"):
-        train_sft(shop, SETTINGS, grounder, Silence())
+        train(SFT, shop, SETTINGS, grounder, Silence())
     shop.catalog_path.unlink()
     with pytest.raises(MissingArtifactError, match="softrec init"):
-        train_sft(shop, SETTINGS, grounder, Silence())
+        train(SFT, shop, SETTINGS, grounder, Silence())
 
 
 def test_an_adapter_of_another_base_is_refused_with_both_digests(trained_shop, trained_adapters):

@@ -19,7 +19,9 @@ from serving import schema
 from serving.http.problems import BY_EXCEPTION, BY_STATUS, INTERNAL, ProblemKind
 from serving.http.routes import router
 from serving.settings import PREFIX, ServingSettings
-from training.settings import PRESETS, TrainSettings
+from training.recipes.method import Method
+from training.recipes.methods import METHODS
+from training.settings import spell
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
@@ -59,11 +61,19 @@ def as_variable(value: Any) -> str:
     return (str(value).lower() if isinstance(value, bool) else str(value)) or "empty"
 
 
-@pytest.mark.parametrize("name", [setting.name for setting in fields(TrainSettings)])
-def test_every_training_setting_is_listed_with_its_defaults(name: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "name"), [(method, setting.name) for method in METHODS for setting in fields(method.settings)]
+)
+def test_every_setting_of_every_method_is_listed_with_its_defaults(method: Method, name: str) -> None:
     _, tiny, paper, meaning = row_of("training.md", name)
-    assert (tiny, paper) == (str(getattr(PRESETS["tiny"], name)), str(getattr(PRESETS["paper"], name)))
+    presets = method.settings.presets()
+    assert [tiny, paper] == [spell(getattr(presets[preset], name)) for preset in ("tiny", "paper")]
     assert meaning
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_every_method_has_its_row(method: Method) -> None:
+    assert method.summary in " ".join(row_of("training.md", method.name))
 
 
 @pytest.mark.parametrize("name", ServingSettings.model_fields)

@@ -13,6 +13,7 @@ MODULES = (
     "training.prompt",
     "training.adapter",
     "training.base_model",
+    "training.recipes.methods",
     "training.generation.vllm.environment",
     "clients.http.client",
     "clients.cli",

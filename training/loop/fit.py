@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -36,9 +36,9 @@ class Plan:
     """What to learn from the samples of the coming update.
 
     Attributes:
-        loss: computed on every micro-batch.
+        loss: computed on every micro-batch, of what the recipe's scorer gives.
         slots: the completions that it needs; the others are not computed.
-        figures: what the recipe wants in the log (tau, d_t).
+        figures: what the recipe adds to the log (tau, d_t).
     """
 
     loss: Loss
@@ -52,6 +52,18 @@ class Recipe(Protocol):
     @property
     def samples(self) -> Sequence[Sample]:
         """What an epoch goes over, one sample per window."""
+        ...
+
+    @property
+    def scorer(self) -> Callable[[Any], Any]:
+        """Makes of a model the module that the losses call: completion log-probabilities, say.
+
+        One per run: it is prepared for the processes (DDP, FSDP, DeepSpeed) before the first update.
+        """
+        ...
+
+    def measures(self, update: int) -> bool:
+        """Whether `plan` measures the model before this update of an epoch: the loop gathers and saves it first."""
         ...
 
     def plan(self, epoch: int, update: int) -> Plan:
@@ -68,11 +80,11 @@ class Recipe(Protocol):
         ...
 
     def state(self) -> dict[str, float]:
-        """What a resumed run has to know of the recipe."""
+        """The recipe's own state, for the checkpoint."""
         ...
 
     def restore(self, state: dict[str, float]) -> None:
-        """Take over what `state` gave."""
+        """Resume from what `state` gave."""
         ...
 
 
@@ -90,7 +102,7 @@ class FitResult:
 
 @dataclass
 class _Place:
-    """Where a run is: the next update to do, and what the updates so far came to.
+    """Where a run is: the next update to do, and the figures so far.
 
     Attributes:
         epoch: counted from 1.
@@ -114,7 +126,7 @@ class _Place:
 
 
 class _Run:
-    """One run; its parts, so that the steps of the loop below need not be handed them one by one."""
+    """State of one training run, shared by the loop's steps."""
 
     def __init__(
         self,
@@ -164,7 +176,7 @@ class _Run:
         )
         with self.progress.step(f"epoch {place.epoch}", self.updates - place.update) as advance:
             while place.update < self.updates:
-                with self._measuring(interruption) if self._may_measure() else nullcontext():
+                with self._measuring(interruption) if self.recipe.measures(place.update) else nullcontext():
                     plan = self.recipe.plan(place.epoch, place.update)
                 if plan.figures != place.figures:
                     place.figures = plan.figures
@@ -185,11 +197,7 @@ class _Run:
     def _saves_now(self) -> bool:
         """A checkpoint is due: after so many updates, before the model is measured, and at the epoch's end."""
         update = self.place.update
-        return update % self.settings.checkpoint_every == 0 or update == self.updates or self._may_measure()
-
-    def _may_measure(self) -> bool:
-        update, every = self.place.update, self.settings.distance_every
-        return update == 0 or (every > 0 and update % every == 0)
+        return update % self.settings.checkpoint_every == 0 or update == self.updates or self.recipe.measures(update)
 
     def _update(self, plan: Plan, indices: Sequence[int], advance: Advance) -> None:
         place, started = self.place, time.perf_counter()
@@ -250,14 +258,14 @@ def fit(
     earlier epoch stays.
 
     Args:
-        folder: where the run keeps its checkpoint and its log. A run of the same identity that was killed goes on.
+        folder: where the run keeps its checkpoint and its log; the caller holds its lock. A run of the same identity
+            that was killed goes on.
         identity: what decides the run's numbers, beside the settings and the layout of the processes.
         trackers: get every logged row too; None: there are none.
 
     Raises:
         EmptyDataError: samples without a token to learn; names them.
         DivergedError: a loss or a gradient is not finite; names the samples.
-        TrainingError: another process is at this run.
         StoppedError: SIGTERM or SIGINT came; the state is saved.
         OSError: a checkpoint could not be written; the last one stays.
     """
@@ -265,12 +273,10 @@ def fit(
     run = _Run(processes, scorer, recipe, folder, settings, trackers or Trackers(), progress)
     decisive = dict(identity) | {name: str(value) for name, value in settings.to_json().items() if name not in IDLE}
     decisive["processes"] = processes.layout
-    with ExitStack() as stack:
-        processes.on_main(lambda: stack.enter_context(folder.lock()))
-        state = processes.on_main(lambda: folder.open(decisive, progress))
-        if state is not None:
-            run.restore(state)
-        interruption = stack.enter_context(catch_signals())
+    state = processes.on_main(lambda: folder.open(decisive, progress))
+    if state is not None:
+        run.restore(state)
+    with catch_signals() as interruption:
         while not run.place.is_over:
             run.train_epoch(interruption)
             with interruption.at_once():

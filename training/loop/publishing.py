@@ -48,16 +48,16 @@ def publish_adapter(
     trials: Sequence[Trial],
     calibration: Calibration | None,
     index_encoder: str,
-    parents: Sequence[str] = (),
-    diagnosis: Diagnosis | None = None,
-    log: Path | None = None,
+    parents: Sequence[str],
+    diagnosis: Diagnosis,
+    log: Path,
 ) -> Adapter:
     """Write `adapters/<name>/` whole or not at all, and read it back.
 
     Args:
         mode: how it will be served: the winner of `trials`, whose figures go into the manifest.
         calibration: of the distance beyond which a title is a hallucination.
-        diagnosis: what the run tells of itself; its figures go into the manifest beside those of the best epoch.
+        diagnosis: of the run; its figures go into the manifest beside those of the best epoch.
         log: the run's metrics.jsonl, copied into the folder.
 
     Raises:
@@ -79,10 +79,11 @@ def publish_adapter(
         code_version=version("softrec"),
         parents=tuple(parents),
         settings=settings.to_json(),
+        changed_settings=settings.changed,
         index_encoder=index_encoder,
         metrics={
             **result.best,
-            **(diagnosis.metrics() if diagnosis else {}),
+            **diagnosis.metrics(),
             **describe_trials(trials, mode),
             **({"calibration_accuracy": calibration.accuracy} if calibration else {}),
         },
@@ -94,17 +95,15 @@ def publish_adapter(
         # not left to state_dict(), at which FSDP shards the weights again
         learned = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
         model.save_pretrained(draft.path, save_embedding_layers=False, state_dict=learned)  # True would ask the hub
-        if settings.quantization != "none":  # golden prompts prove it on the base that is served: the whole one
+        if settings.quantization is not None:  # golden prompts prove it on the base that is served: the whole one
             base = load_base(dataset.base.path, precision=settings.precision, device=next(model.parameters()).device)
             model = read_lora(base, draft.path)
         golden = golden_prompts(model, dataset, settings.golden_prompts)
         (draft.path / "README.md").write_text(_model_card(name, facts, result), encoding="utf-8")
         _write_history(draft.path / HISTORY, result.history)
-        if diagnosis is not None:
-            content = json.dumps(diagnosis.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-            (draft.path / DIAGNOSIS).write_text(content, encoding="utf-8")
-        if log is not None:
-            shutil.copyfile(log, draft.path / METRICS)
+        content = json.dumps(diagnosis.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+        (draft.path / DIAGNOSIS).write_text(content, encoding="utf-8")
+        shutil.copyfile(log, draft.path / METRICS)
         write_adapter_files(draft, facts, golden)
     return read_adapter(workspace.adapter_dir(name))
 

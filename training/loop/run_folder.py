@@ -1,7 +1,7 @@
 """A run's folder: what a killed run needs to go on, and what it logged.
 
     runs/<adapter>/
-      run.json       what decides the run's numbers; a run of anything else begins anew
+      run.json       what decides the run's numbers; a run of anything else starts over
       checkpoint     the newest state, whole or not there
       metrics.jsonl  one line per update, measurement of d_t, and epoch
       lock           held by the process that trains
@@ -14,12 +14,13 @@ from __future__ import annotations
 import fcntl
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -45,11 +46,12 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Keep other processes out while the context is open; a process that dies lets go.
 
+        Held until the adapter is published and the folder removed: a second run of it would resume the finished one.
+
         Raises:
             TrainingError: another process is at this run.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("w") as file:
+        with self._open_lock() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -57,14 +59,28 @@ class RunFolder:
                     f"another process trains in {self.path}",
                     remedy="wait for it or end it; workers of a killed torchrun outlive it",
                 ) from error
+            if not self._is_current(file):  # whoever held it published and removed the folder just now
+                with self.lock():
+                    yield
+                return
             yield
+
+    def _open_lock(self) -> IO[str]:
+        self.path.mkdir(parents=True, exist_ok=True)
+        return (self.path / "lock").open("w")
+
+    def _is_current(self, file: IO[str]) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), (self.path / "lock").stat())
+        except FileNotFoundError:
+            return False
 
     def open(self, identity: Mapping[str, str], progress: Progress) -> dict[str, Any] | None:
         """Return the state to go on from, or None for a run that begins.
 
         Args:
             identity: everything that decides the run's numbers, by name. A folder that was begun with other values is
-                emptied, and the difference is said.
+                emptied, and a note names the difference.
 
         Raises:
             CorruptArtifactError: the checkpoint's bytes are not those that were written.
@@ -73,7 +89,7 @@ class RunFolder:
         if stored is not None and stored != dict(identity):
             changed = sorted(name for name in stored | dict(identity) if stored.get(name) != identity.get(name))
             if self._checkpoint.is_file():
-                progress.note(f"an unfinished run is thrown away, since it had another {', '.join(changed)}")
+                progress.note(f"an unfinished run is discarded: it had another {', '.join(changed)}")
             self._empty()
         elif stored is not None and self._checkpoint.is_file():
             state = self._read_checkpoint()
@@ -120,7 +136,7 @@ class RunFolder:
         digest, _, data = self._checkpoint.read_bytes().partition(b"\n")
         if sha256(data).hexdigest().encode() != digest:
             raise CorruptArtifactError(
-                self._checkpoint, "changed since it was written", remedy=f"remove {self.path}; the run begins anew"
+                self._checkpoint, "changed since it was written", remedy=f"remove {self.path}; the run starts over"
             )
         return dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
 

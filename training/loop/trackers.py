@@ -18,7 +18,6 @@ from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracke
 
 from training.errors import SettingError
 
-NONE = "none"
 TRACKERS = ("tensorboard", "mlflow", "wandb")  # each is also the name of the package it needs
 PROJECT = "softrec"  # what MLflow calls the experiment and W&B the project
 
@@ -40,7 +39,7 @@ class Trackers:
             tracker.finish()
 
 
-def open_trackers(names: str, folder: Path, run: str, config: Mapping[str, Any]) -> Trackers:
+def open_trackers(names: str | None, folder: Path, run: str, config: Mapping[str, Any]) -> Trackers:
     """Open the trackers that `--report-to` names.
 
     TensorBoard writes to `folder/run`, so `tensorboard --logdir folder` shows all runs. MLflow and W&B obey their own
@@ -48,7 +47,7 @@ def open_trackers(names: str, folder: Path, run: str, config: Mapping[str, Any])
     its files, which it sends to its server.
 
     Args:
-        names: comma-separated, of `TRACKERS`; "none" or "" opens nothing.
+        names: comma-separated, of `TRACKERS`; None opens nothing.
         folder: where trackers that write files put them; made when needed.
         run: what the run is called: the adapter's name.
         config: the run's settings, flat: str, int, float, bool or None.
@@ -69,19 +68,17 @@ def open_trackers(names: str, folder: Path, run: str, config: Mapping[str, Any])
     return Trackers(trackers)
 
 
-def parse_trackers(names: str) -> list[str]:
+def parse_trackers(names: str | None) -> list[str]:
     """Check the names that `--report-to` gives, and return them without repeats.
 
     Raises:
         SettingError: a name is unknown, or its package is not installed.
     """
-    asked = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-    if asked == [NONE]:
-        return []
+    asked = list(dict.fromkeys(name.strip() for name in (names or "").split(",") if name.strip()))
     for name in asked:
         if name not in TRACKERS:
             near = difflib.get_close_matches(name, TRACKERS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose of {', '.join(TRACKERS)}, or {NONE} alone"
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(TRACKERS)}, or none alone"
             raise SettingError(f"--report-to: unknown tracker {name!r}", remedy=hint)
         if importlib.util.find_spec(name) is None:
             raise SettingError(

@@ -97,6 +97,7 @@ def evaluate_adapters(
     grounder: Grounder,
     progress: Progress,
     *,
+    dataset: Dataset | None = None,
     modes: Sequence[Mode] = (),
     with_served: bool = False,
 ) -> list[Evaluation]:
@@ -105,6 +106,7 @@ def evaluate_adapters(
     Args:
         names: adapters' names; "base" stands for the bare base model.
         grounder: of the shop's index.
+        dataset: of these settings, where it is loaded already.
         modes: how to decode and rank; none: as each adapter's manifest says.
         with_served: evaluate the manifest's mode too, where it is none of the modes.
 
@@ -116,7 +118,7 @@ def evaluate_adapters(
         MissingArtifactError, MismatchError: an adapter is missing or belongs to another base or catalog.
     """
     adapters = {name: read_adapter(workspace.adapter_dir(name)) for name in names if name != "base"}
-    dataset = load_dataset(workspace, settings, progress)
+    dataset = dataset or load_dataset(workspace, settings, progress)
     for trained in adapters.values():
         check_trained_on(trained, dataset)
     bootstrap = UserBootstrap([window.user_id for window in dataset.split.test])

@@ -19,7 +19,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def load_base(
-    path: Path, *, precision: Precision, quantization: Quantization = "none", device: torch.device | str = "cpu"
+    path: Path, *, precision: Precision, quantization: Quantization | None = None, device: torch.device | str = "cpu"
 ) -> Any:
     """Load a causal language model from a folder. It attends by `training.model.block_attention`.
 
@@ -46,7 +46,7 @@ def load_base(
     model.set_attn_implementation(IN_BLOCKS)
     check_exact_attention(model)
     model.generation_config = None  # nothing is inherited from it; decoding is training.generation.beam's
-    if quantization == "none":
+    if quantization is None:
         return model.to(device)
     if device.type == "cpu":
         make_exact_on_cpu(model)

@@ -12,13 +12,15 @@ from typing import Any
 
 import torch
 
-from training.loop.update import Loss, Trainable
+from training.loop.fit import Plan
+from training.loop.update import Trainable
 from training.model.batches import Sample, update_batches
-from training.model.language_model import CompletionScorer
 from training.parallel.processes import Processes
+from training.progress import Progress
 from training.settings import TrainSettings
 
 TIMED = 3  # repetitions of each update, after one that warms up
+TITLES_S = 10.0  # about so long titles are written to time them
 
 
 @dataclass(frozen=True)
@@ -77,53 +79,76 @@ class UpdateCost:
 def measure_updates(
     processes: Processes,
     model: Any,
+    scorer: Callable[[Any], Any],
     samples: Sequence[Sample],
     settings: TrainSettings,
-    loss: Loss,
-    slots: Sequence[int],
+    plan: Plan,
+    progress: Progress,
 ) -> UpdateCost:
     """Do a few updates of the first epoch and time them. They change the model's LoRA weights.
 
     Args:
         model: a base with LoRA.
+        scorer: see `training.loop.fit.Recipe`.
         samples: of the whole epoch.
-        slots: the completions that the loss needs.
+        plan: of these updates.
     """
     trainable_parameters, parameters = model.get_nb_trainable_parameters()  # of the whole model: before it is sharded
-    trainable = Trainable(processes, CompletionScorer(model), settings)
+    trainable = Trainable(processes, scorer(model), settings)
     lengths = [len(sample) for sample in samples]
     updates = list(update_batches(lengths, batch_size=settings.batch_size, seed=settings.seed * 1000 + 1))
     tokens = [sum(lengths[at] for at in update) for update in updates]
     typical = min(range(len(updates)), key=lambda at: abs(tokens[at] - statistics.mean(tokens)))
     longest = max(range(len(updates)), key=lambda at: tokens[at])
 
-    def measured(at: int) -> UpdateTime:
-        chosen = [samples[index] for index in updates[at]]
-        seconds = _median_seconds(lambda: trainable.update(loss, slots, chosen, step=1), processes.device)
-        return UpdateTime(len(chosen), tokens[at], seconds)
+    with progress.step("measure updates", 2 * (1 + TIMED)) as advance:
 
-    return UpdateCost(
-        trainable_parameters=trainable_parameters,
-        parameters=parameters,
-        updates_per_epoch=len(updates),
-        longest=measured(longest),  # first: what it allocates is there for the others too
-        typical=measured(typical),
-    )
+        def measured(at: int) -> UpdateTime:
+            chosen = [samples[index] for index in updates[at]]
+
+            def update() -> None:
+                trainable.update(plan.loss, plan.slots, chosen, step=1)
+                advance(1)
+
+            return UpdateTime(len(chosen), tokens[at], _median_seconds(update, processes.device))
+
+        return UpdateCost(
+            trainable_parameters=trainable_parameters,
+            parameters=parameters,
+            updates_per_epoch=len(updates),
+            longest=measured(longest),  # first: what it allocates is there for the others too
+            typical=measured(typical),
+        )
 
 
-def seconds_per_title(write: Callable[[int], object], n: int, batch_size: int) -> float:
-    """Time the writing of one batch of titles.
+@dataclass(frozen=True)
+class TitleTime:
+    """How long titles take.
+
+    Attributes:
+        written: titles that were timed, at once.
+        seconds: per title.
+    """
+
+    written: int
+    seconds: float
+
+
+def measure_titles(write: Callable[[int], object], n: int, batch_size: int) -> TitleTime:
+    """Time the writing of one batch of titles, or of as many of it as take about `TITLES_S`.
 
     Args:
         write: writes so many titles.
         n: titles that are to be written in all.
-        batch_size: titles written at once.
+        batch_size: titles written at once in the run; fewer take longer each.
     """
-    some = min(n, batch_size)
-    write(1)  # warm up
+    started = time.perf_counter()
+    write(1)  # warms up, and says how many the time allows
+    alone = time.perf_counter() - started
+    some = max(1, min(n, batch_size, int(TITLES_S / alone)))
     started = time.perf_counter()
     write(some)
-    return (time.perf_counter() - started) / some
+    return TitleTime(some, (time.perf_counter() - started) / some)
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from training.report.finished_run import FinishedRun, Row
+from training.report.finished_run import FinishedRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,7 @@ LIGHT, DARK = Theme("#1b1b1f", "#ffffff", "#d5d5dc"), Theme("#ececf1", "#17171a"
 def draw_curves(run: FinishedRun, theme: Theme = LIGHT) -> bytes:
     """Draw a run as PNG, 1100 pixels wide; the x-axis of every panel is the number of epochs done.
 
-    Panels: training loss per update, distilled beside true titles (per epoch where the run kept no log); d_t / d_0 and
+    Panels: training loss per update, distilled beside true titles ; d_t / d_0 and
     tau at every measurement; validation HR@10 with its standard error; validation loss. A panel without data is left
     out. The published epoch is ringed.
     """
@@ -94,7 +94,7 @@ def _draw_training_loss(axes: Axes, run: FinishedRun, theme: Theme) -> None:
     # an epoch's mean stands in its middle
     rows = updates or [(float(row["epoch"]) - 0.5, row) for row in run.history]
     for name, label, color in (("loss_distilled", "distilled titles", DISTILLED), ("loss_real", "true titles", REAL)):
-        points = [(at, loss) for at, row in rows if (loss := _loss_of(row, name, run.method)) is not None]
+        points = [(at, float(row[name])) for at, row in rows if name in row]
         if not points:
             continue
         x, y = (np.array(values) for values in zip(*points, strict=True))
@@ -104,15 +104,6 @@ def _draw_training_loss(axes: Axes, run: FinishedRun, theme: Theme) -> None:
         else:
             axes.plot(x, y, color=color, linewidth=1.4, marker="o", markersize=5, label=label)
     _explain(axes, theme, "upper right")
-
-
-def _loss_of(row: Row, name: str, method: str) -> float | None:
-    """A row's loss on one kind of title. Rows of an older version name the only loss that there was plainly `loss`."""
-    if name in row:
-        return float(row[name])
-    is_only = "loss_distilled" not in row and "loss_real" not in row
-    alone = "loss_distilled" if method == "soft" and row.get("tau") == 1.0 else "loss_real"
-    return float(row["loss"]) if is_only and name == alone else None
 
 
 def smooth(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:

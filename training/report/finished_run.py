@@ -1,4 +1,4 @@
-"""What a training run left behind: settings, figures per epoch, the log of its updates. Reads no weights."""
+"""What a training run leaves behind: settings, figures per epoch, the log of its updates. Reads no weights."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from index.errors import CorruptArtifactError
 from training.adapter import Adapter
 from training.data.windows import DataSplit
-from training.settings import PRESETS
+from training.settings import spell
 
 HISTORY = "history.jsonl"
 METRICS = "metrics.jsonl"
-_REPEATING = ("update", "epoch")
+_REPEATING = ("update", "epoch")  # they repeat the last measurement
 
 Row = Mapping[str, Any]
 
@@ -44,10 +44,11 @@ class FinishedRun:
     Attributes:
         name: the adapter's name, or its id once it is published.
         method: "sft", "soft", ...
-        settings: `TrainSettings.to_json` as it was then; an older version may lack some.
+        settings: `TrainSettings.to_json`.
         history: one row of figures per epoch (see `training.loop.fit`); not empty.
-        log: the rows of metrics.jsonl in the order of writing; empty for a run that kept none.
+        log: the rows of metrics.jsonl in the order of writing.
         windows: how many windows there were (`count_windows`); empty where that is not known.
+        changed: names of the settings that differ from their preset's.
     """
 
     name: str
@@ -56,6 +57,7 @@ class FinishedRun:
     history: Sequence[Row]
     log: Sequence[Row] = ()
     windows: Mapping[str, int] = field(default_factory=dict)
+    changed: Sequence[str] = ()
 
     @property
     def best_epoch(self) -> int:
@@ -69,37 +71,30 @@ class FinishedRun:
 
     @property
     def changed_settings(self) -> dict[str, Any]:
-        """The settings that differ from their preset's, without the preset itself."""
-        preset = PRESETS.get(self.settings.get("preset", "tiny"))
-        known = preset.to_json() if preset else {}
-        return {name: value for name, value in self.settings.items() if name != "preset" and value != known.get(name)}
+        """The settings that differ from their preset's."""
+        return {name: self.settings[name] for name in self.changed if name != "preset"}
 
-    def command(self, changes: Mapping[str, Any] | None = None, *, method: str = "") -> str:
+    def command(self, changes: Mapping[str, Any] | None = None) -> str:
         """The command, between back-ticks, that does the run again with other settings; see `for_shop`.
 
         Example:
-            >>> FinishedRun("sft", "sft", {"preset": "tiny", "seed": 3}, [{}]).command({"max_epochs": 6})
-            '`softrec train sft SHOP --preset tiny --set seed=3 --set max_epochs=6`'
+            >>> FinishedRun("sft", "sft", {"preset": "tiny", "seed": 3}, [{}], changed=["seed"]).command()
+            '`softrec train sft SHOP --preset tiny --set seed=3`'
         """
         settings = self.changed_settings | dict(changes or {})
-        assignments = "".join(f" --set {name}={value}" for name, value in settings.items())
-        preset = self.settings.get("preset", "tiny")
-        return f"`softrec train {method or self.method} SHOP --preset {preset}{assignments}`"
+        assignments = "".join(f" --set {name}={spell(value)}" for name, value in settings.items())
+        return f"`softrec train {self.method} SHOP --preset {self.settings['preset']}{assignments}`"
 
     def updates(self) -> list[tuple[float, Row]]:
         """The log's updates, each with the epochs that were done after it: (0.5, row) is half-way through epoch 1."""
         return [(position, row) for position, row in self._placed_log() if row["event"] == "update"]
 
     def distances(self) -> list[Distance]:
-        """Every measurement of d_t, in order; one per epoch where the log has none."""
-        # updates and epochs repeat the last one
-        measured = [(at, row) for at, row in self._placed_log() if "d_t" in row and row["event"] not in _REPEATING]
-        if not measured:
-            # a row's d_t was measured before its epoch, so it belongs to the model that the epoch before it left
-            measured = [(float(row["epoch"]) - 1, row) for row in self.history if "d_t" in row]
+        """Every measurement of d_t, in order; none where the method measures none."""
         return [
-            Distance(position, row["d_t"], row.get("d_ratio", row["d_t"] / measured[0][1]["d_t"]), row["tau"])
-            for position, row in measured
+            Distance(position, row["d_t"], row["d_ratio"], row["tau"])
+            for position, row in self._placed_log()
+            if "d_t" in row and row["event"] not in _REPEATING
         ]
 
     def _placed_log(self) -> list[tuple[float, Row]]:
@@ -137,25 +132,26 @@ def count_windows(split: DataSplit) -> dict[str, int]:
 
 
 def read_run(adapter: Adapter, *, windows: Mapping[str, int] | None = None) -> FinishedRun:
-    """Read the run of a published adapter; one of an older version has no metrics.jsonl.
+    """Read the run of a published adapter.
 
     Raises:
-        CorruptArtifactError: there is no row of figures, or a line is none.
+        CorruptArtifactError: there is no row of figures, or a line is not valid JSON.
     """
     facts = adapter.facts
     again = f"train it again with `softrec train {facts.method} {adapter.path.parent.parent}`"
     history = read_rows(adapter.path / HISTORY, remedy=again)
     if not history or any("validation_hr10" not in row for row in history):
         raise CorruptArtifactError(adapter.path / HISTORY, "no figures per epoch", remedy=again)
-    log = read_rows(adapter.path / METRICS, remedy=again) if (adapter.path / METRICS).is_file() else []
-    return FinishedRun(adapter.adapter_id, facts.method, facts.settings, history, log, windows or {})
+    log = read_rows(adapter.path / METRICS, remedy=again)
+    changed = facts.changed_settings
+    return FinishedRun(adapter.adapter_id, facts.method, facts.settings, history, log, windows or {}, changed)
 
 
 def read_rows(path: Path, *, remedy: str) -> list[Row]:
     """Read a file of one JSON object per line.
 
     Raises:
-        CorruptArtifactError: it is missing, or a line is no JSON; carries the remedy.
+        CorruptArtifactError: it is missing, or a line is not valid JSON; carries the remedy.
     """
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

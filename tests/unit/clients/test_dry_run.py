@@ -6,11 +6,17 @@ import re
 
 import pytest
 
-from clients.dry_run_view import show_dry_run
+from clients.views.dry_run import show_costs, show_data
 from training.data.window_filter import LeftOut
 from training.preflight.cost import Part, UpdateCost, UpdateTime
 from training.preflight.data_summary import Bin, DataSummary, Lengths, RenderedCompletion, RenderedSample
 from training.preflight.dry_run import DryRun
+
+
+def show(run: DryRun) -> None:
+    show_data(run.data)
+    show_costs(run)
+
 
 RUN = DryRun(
     method="sft",
@@ -42,7 +48,7 @@ RUN = DryRun(
 
 
 def test_the_loss_mask_is_readable_without_colours(capsys):
-    show_dry_run(RUN)
+    show(RUN)
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
     assert shown.startswith(
@@ -58,12 +64,12 @@ def test_the_loss_mask_is_readable_without_colours(capsys):
 
 
 def test_a_terminal_gets_the_same_text_with_the_prompt_dimmed(capsys, monkeypatch):
-    show_dry_run(RUN)
+    show(RUN)
     plain = capsys.readouterr().out
     for name, value in {"FORCE_COLOR": "1", "TERM": "xterm-256color"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    show_dry_run(RUN)
+    show(RUN)
     coloured = capsys.readouterr().out
     assert "\x1b[2m    <|begin|>Below is" in coloured
     assert '\x1b[1;32m    >>>Heat"<|end|><<<' in coloured
@@ -72,7 +78,7 @@ def test_a_terminal_gets_the_same_text_with_the_prompt_dimmed(capsys, monkeypatc
 
 def test_lengths_are_bars_of_their_share(capsys):
     """90 of the 4,000 of the longest bar: 40 x 90 / 4,000 letters, rounded up to 1."""
-    show_dry_run(RUN)
+    show(RUN)
     lines = capsys.readouterr().out.splitlines()
     begin = lines.index("prompt tokens: shortest 60, median 83, 95 % at most 98, longest 139")
     assert lines[begin + 1 : begin + 3] == [
@@ -100,7 +106,7 @@ def test_lengths_are_bars_of_their_share(capsys):
 )
 def test_counts_and_costs_are_said_with_their_arithmetic(line, capsys):
     """3 x 128 x 0.31 s = 119.04 s; 4,090 x 0.0081 s = 33.13 s; both 152.17 s. 3 x 2 ** 29 bytes are 1.5 GiB."""
-    show_dry_run(RUN)
+    show(RUN)
     assert line in capsys.readouterr().out.splitlines()
 
 

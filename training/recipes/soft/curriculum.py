@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from training.settings import Schedule
+from training.recipes.soft.settings import Schedule
 
 
 def curriculum_weight(distance: float, initial_distance: float, *, curriculum_alpha: float) -> float:

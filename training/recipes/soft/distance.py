@@ -9,6 +9,7 @@ import numpy as np
 from index.search.encoder import open_encoder
 from training.data.windows import Window
 from training.loop.run import TrainingRun
+from training.recipes.soft.settings import SoftSettings
 
 
 class DistanceProbe:
@@ -18,8 +19,8 @@ class DistanceProbe:
     written with `settings.beams` beams. By default the embedding is that of the frozen base LLM's last token.
     """
 
-    def __init__(self, run: TrainingRun) -> None:
-        train, settings = run.dataset.split.train, run.settings
+    def __init__(self, run: TrainingRun, settings: SoftSettings) -> None:
+        train = run.dataset.split.train
         n = min(settings.distance_samples, len(train))
         chosen = np.sort(np.random.default_rng(settings.seed).choice(len(train), n, replace=False))
         self.windows: list[Window] = [train[at] for at in chosen]

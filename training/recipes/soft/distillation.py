@@ -18,15 +18,11 @@ import pyarrow.parquet as pq
 
 from index.artifact import write_file
 from index.errors import CorruptArtifactError, MismatchError, MissingArtifactError
-from index.workspace import Workspace
-from training.adapter import Adapter, read_adapter
-from training.data.dataset import Dataset, check_trained_on, load_dataset, windows_digest
+from training.adapter import Adapter
+from training.data.dataset import Dataset, check_trained_on, windows_digest
 from training.data.windows import Window
 from training.errors import EmptyDataError
-from training.generation.title_writer import open_writer
-from training.model.language_model import load_base, read_lora
-from training.parallel.processes import Processes
-from training.progress import Progress
+from training.loop.run import TrainingRun
 from training.settings import TrainSettings
 
 PROVENANCE = b"softrec"
@@ -39,7 +35,7 @@ class Distilled:
     Attributes:
         titles: as the teacher wrote them.
         truths: the true next titles.
-        provenance: what they were made from; `softrec train soft` makes them anew when it no longer holds.
+        provenance: what they were made from; `softrec train soft` makes them again when it no longer holds.
     """
 
     titles: tuple[str, ...]
@@ -52,53 +48,39 @@ class Distilled:
         return self.provenance["teacher"]
 
 
-def ensure_distilled(
-    workspace: Workspace, settings: TrainSettings, progress: Progress, *, teacher: str = "sft"
-) -> Distilled:
+def ensure_distilled(run: TrainingRun, teacher: Adapter) -> Distilled:
     """Return the teacher's titles for the training windows: the stored ones if they fit, else made now and stored.
 
     Raises:
-        MissingArtifactError: the teacher is not trained yet.
-        MismatchError: it belongs to another base, prompt, catalog or split.
+        MismatchError: the teacher belongs to another base, prompt, catalog or split.
         EmptyDataError: it wrote nothing.
     """
-    adapter = read_adapter(workspace.adapter_dir(teacher))
-    dataset = load_dataset(workspace, settings, progress)
-    check_trained_on(adapter, dataset)
-    provenance = _provenance(adapter, dataset, settings)
+    check_trained_on(teacher, run.dataset)
+    path = run.workspace.distilled_path
+    provenance = _provenance(teacher, run.dataset, run.settings)
     try:
-        stored = read_distilled(workspace.distilled_path)
+        stored = read_distilled(path)
         if stored.provenance == provenance:
-            check_distilled(stored.titles, dataset.split.train, workspace.distilled_path)
+            check_distilled(stored.titles, run.dataset.split.train, path)
             return stored
         changed = [name for name, value in provenance.items() if stored.provenance.get(name) != value]
-        progress.note(f"the distilled titles were made with another {', '.join(changed)}: distilling anew")
+        run.progress.note(f"the distilled titles were made with another {', '.join(changed)}: distilling again")
     except MissingArtifactError:
-        progress.note(f"no distilled titles of {adapter.adapter_id} yet: distilling")
-    return _distill(workspace, adapter, dataset, settings, progress)
+        run.progress.note(f"no distilled titles of {teacher.adapter_id} yet: distilling")
+    return _distill(run, teacher, provenance)
 
 
-def _distill(
-    workspace: Workspace, adapter: Adapter, dataset: Dataset, settings: TrainSettings, progress: Progress
-) -> Distilled:
-    processes = Processes()
-    base = load_base(
-        dataset.base.path,
-        precision=settings.precision,
-        quantization=settings.quantization,
-        device=processes.device,
-    )
-    model = read_lora(base, adapter.path)
-    windows = dataset.split.train
-    with open_writer(dataset, settings, processes, progress) as writer:
-        written = writer.write(model, windows, decoding="beam", step="distil")
+def _distill(run: TrainingRun, teacher: Adapter, provenance: dict[str, str]) -> Distilled:
+    windows = run.dataset.split.train
+    with run.published(teacher) as model:
+        written = run.writer.write(model, windows, decoding="beam", step="distil")
     titles = tuple(title for title, _ in written)
     if not any(titles):
         raise EmptyDataError(
-            f"{adapter.adapter_id} wrote an empty title for each of the {len(titles)} training windows",
-            remedy=f"train it longer: softrec train {adapter.name} {workspace.root} --set max_epochs=N",
+            f"{teacher.adapter_id} wrote an empty title for each of the {len(titles)} training windows",
+            remedy=f"train it longer: softrec train {teacher.name} {run.workspace.root} --set max_epochs=N",
         )
-    truths = tuple(dataset.titles(windows))
+    truths = tuple(run.dataset.titles(windows))
     table = pa.table(
         {
             "user_id": [window.user_id for window in windows],
@@ -108,10 +90,9 @@ def _distill(
             "is_finished": [generation.is_finished for _, generation in written],
         }
     )
-    provenance = _provenance(adapter, dataset, settings)
     buffer = BytesIO()
     pq.write_table(table.replace_schema_metadata({PROVENANCE: json.dumps(provenance)}), buffer)
-    processes.on_main(lambda: write_file(workspace.distilled_path, buffer.getvalue()))
+    run.processes.on_main(lambda: write_file(run.workspace.distilled_path, buffer.getvalue()))
     return Distilled(titles, truths, provenance)
 
 
@@ -132,6 +113,15 @@ def read_distilled(path: Path) -> Distilled:
         return Distilled(titles, truths, provenance)
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise CorruptArtifactError(path, f"unreadable ({error})", remedy=f"remove it and run `{command}`") from error
+
+
+def find_distilled(path: Path, windows: Sequence[Window]) -> tuple[str, ...] | None:
+    """The stored titles, if they were written for these windows."""
+    try:
+        stored = read_distilled(path)
+    except MissingArtifactError:
+        return None
+    return stored.titles if stored.provenance.get("windows") == windows_digest(windows) else None
 
 
 def _provenance(adapter: Adapter, dataset: Dataset, settings: TrainSettings) -> dict[str, str]:

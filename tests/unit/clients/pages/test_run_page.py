@@ -9,6 +9,7 @@ from clients.pages.run_page import describe_run, write_run_page
 from index.catalog.catalog import Catalog, Item
 from index.workspace import ShopSettings, Workspace
 from tests.finished_runs import publish, sft_run, soft_run
+from training.recipes.soft.signs import explain_soft
 from training.report.diagnosis import diagnose
 from training.report.distilled_signs import describe_distilled
 from training.report.finished_run import FinishedRun
@@ -53,7 +54,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def write(workspace: Workspace, run: FinishedRun, **known: object) -> Page:
     adapter = publish(workspace, run.method, run, parents=("sft@1",) if run.method == "soft" else ())
-    diagnosis = diagnose(run, **known)
+    diagnosis = explain_soft(run, **known) if run.method == "soft" else diagnose(run, **known)
     path = workspace.reports_dir / "page.html"
     write_run_page(path, adapter, run, diagnosis, shop="'my <shop>'", light=b"light", dark=b"dark")
     return Page(path.read_text(encoding="utf-8"))
@@ -62,7 +63,7 @@ def write(workspace: Workspace, run: FinishedRun, **known: object) -> Page:
 def test_the_page_holds_the_card_the_shares_the_signs_and_the_epochs(workspace: Workspace):
     """Distilled: 2 of 3 titles distinct, 1 of 3 true; loss ratio 1.0 / 2.0; tau 0.95 is stuck, alpha 10 helps."""
     run = soft_run((1.0, 1.0, 0.1), (0.94, 0.95, 0.3), (0.94, 0.95, 0.2))
-    page = write(workspace, run, parent=sft_run(0.1, 0.2), distilled=SIGNS, unknown=["more: `softrec base SHOP`"])
+    page = write(workspace, run, parent=sft_run(0.1, 0.2), distilled=SIGNS)
     assert ["distinct titles", "0.6667", "3"] in [row[:3] for row in page.rows]
     assert ["equal to the true title", "0.3333", "3"] in [row[:3] for row in page.rows]
     assert ["nats per token", "1.0000", "2.0000", "0.500"] in page.rows
@@ -70,21 +71,19 @@ def test_the_page_holds_the_card_the_shares_the_signs_and_the_epochs(workspace: 
     assert "random pair" in page.text
     assert "warning: tau stuck." in page.text
     assert "softrec train soft 'my <shop>' --preset tiny --set curriculum_alpha=10" in page.text
-    assert "n = 2" in page.text
-    assert "more: softrec base 'my <shop>'" in page.text
 
 
 def test_nothing_is_loaded_from_elsewhere_and_everything_is_escaped(workspace: Workspace):
-    page = write(workspace, sft_run(0.2, 0.1), unknown=["<script>alert(1)</script>"])
+    page = write(workspace, sft_run(0.2, 0.1), unknown=["<script>alert(1)</script>", "more: `softrec base SHOP`"])
     assert page.loads == ["data:image/png;base64,ZGFyaw==", "data:image/png;base64,bGlnaHQ="]
     assert "<script>alert(1)</script>" in page.text
+    assert "more: softrec base 'my <shop>'" in page.text
     assert "No known sign of failure." in page.text
 
 
 def test_sft_has_no_distilled_titles(workspace: Workspace):
     page = write(workspace, sft_run(0.2, 0.1))
     assert "The distilled titles" not in page.text
-    assert "rank correlation" not in page.text
 
 
 def test_the_card_says_what_the_run_was_made_of(workspace: Workspace):

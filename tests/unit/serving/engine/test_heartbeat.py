@@ -39,7 +39,7 @@ async def test_readyz_names_a_hung_engine_until_it_writes_again(rig: Rig) -> Non
         rig.heartbeat.beating(),
     ):
         assert (await http.get("/readyz")).status_code == 200
-        rig.engine.delay_s = 3600
+        rig.engine.gate.clear()
         await until(lambda: hangs(rig.heartbeat))
         answer = await http.get("/readyz")
         assert (answer.status_code, answer.json()["code"]) == (503, "engine_hung")
@@ -47,7 +47,7 @@ async def test_readyz_names_a_hung_engine_until_it_writes_again(rig: Rig) -> Non
         asked = len(rig.engine.prompts)
         await until(lambda: len(rig.engine.prompts) > asked)  # it is asked again, because a question may be lost
         assert hangs(rig.heartbeat)
-        rig.engine.delay_s = 0
+        rig.engine.gate.set()
         await until(lambda: not hangs(rig.heartbeat))
         assert (await http.get("/readyz")).status_code == 200
 

@@ -24,10 +24,10 @@ from training.model.batches import Batch, Sample, UpdateSize
 from training.model.language_model import CompletionScorer, add_lora
 from training.parallel.processes import Processes
 from training.progress import Advance, Silence
-from training.recipes.sft import sft_loss
-from training.settings import PRESETS
+from training.recipes.sft.recipe import sft_loss
+from training.settings import TrainSettings
 
-SETTINGS = replace(PRESETS["tiny"], batch_size=2, micro_batch_size=1, max_epochs=6, patience=2, warmup_steps=0)
+SETTINGS = replace(TrainSettings(), batch_size=2, micro_batch_size=1, max_epochs=6, patience=2, warmup_steps=0)
 SAMPLES = [Sample((1,), ((2, 3),), "user 7 -> 'Doom'") for _ in range(4)]
 
 
@@ -50,9 +50,14 @@ def pull_up(scorer: Any, batch: Batch, size: UpdateSize) -> tuple[torch.Tensor, 
 class Script:
     """A recipe whose validation scores are given beforehand."""
 
+    scorer = CompletionScorer
+
     def __init__(self, model: Scale, scores: list[float]) -> None:
         self.samples, self.model, self.scores = SAMPLES, model, scores
         self.seen: list[float] = []
+
+    def measures(self, update: int) -> bool:
+        return False
 
     def plan(self, epoch: int, update: int) -> Plan:
         return Plan(pull_up, (0,), {"tau": 0.5})
@@ -150,6 +155,8 @@ class KillAfter(Silence):
 class Wandering:
     """A recipe over a real LoRA, with dropout and a state of its own; its scores depend on the weights."""
 
+    scorer = CompletionScorer
+
     def __init__(self, model: Any) -> None:
         draw = torch.Generator().manual_seed(1)
         self.samples = [
@@ -160,6 +167,9 @@ class Wandering:
             for at in range(10)
         ]
         self.model, self.measured = model, {"sum": 0.0}
+
+    def measures(self, update: int) -> bool:
+        return update == 0
 
     def plan(self, epoch: int, update: int) -> Plan:
         if update == 0 and self.measured.get("epoch") != epoch:
@@ -251,13 +261,13 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_names_the_file(tmp_path, monk
     assert notes.said[0].endswith("epoch 1, 2 updates done")
 
 
-def test_a_run_of_something_else_begins_anew_and_says_why(tmp_path):
+def test_a_run_of_something_else_starts_over_and_says_why(tmp_path):
     with pytest.raises(Killed):
         wander(tmp_path, KillAfter(5, die))
     (tmp_path / "run.json").write_text(json.dumps({"data": "y"}))
     notes = Notes()
     wander(tmp_path, notes)
-    assert notes.said[0].startswith("an unfinished run is thrown away, since it had another")
+    assert notes.said[0].startswith("an unfinished run is discarded: it had another")
     assert "data" in notes.said[0]
 
 
@@ -273,7 +283,20 @@ def test_a_changed_checkpoint_is_refused(tmp_path):
 
 def test_a_second_process_at_the_same_run_is_refused(tmp_path):
     """flock holds per open file, so two objects in one process stand for two processes."""
-    first = RunFolder(tmp_path)
-    with first.lock(), pytest.raises(TrainingError, match=r"another process trains in .*; wait for it or end it"):
-        wander(tmp_path, Silence())
-    wander(tmp_path, Silence())
+    first, second = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    refused = pytest.raises(TrainingError, match=r"another process trains in .*; wait for it or end it")
+    with first.lock(), refused, second.lock():
+        pass
+    with second.lock():
+        pass
+
+
+def test_a_lock_on_a_folder_that_was_removed_meanwhile_is_taken_again(tmp_path, monkeypatch):
+    """The second process opens the lock file, then the first one publishes and removes the folder with it."""
+    folder = RunFolder(tmp_path / "run")
+    opened = folder._open_lock()
+    folder.remove()
+    files = iter([opened, folder._open_lock()])
+    monkeypatch.setattr(folder, "_open_lock", lambda: next(files))
+    with folder.lock(), pytest.raises(TrainingError), RunFolder(tmp_path / "run").lock():
+        pass

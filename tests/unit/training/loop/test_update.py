@@ -15,11 +15,11 @@ from training.loop.update import Loss, Trainable
 from training.model.batches import Batch, Sample, UpdateSize
 from training.model.language_model import CompletionScorer, add_lora
 from training.parallel.processes import Processes
-from training.recipes.sft import sft_loss
-from training.recipes.soft.soft import DISTILLED, REAL, soft_loss
-from training.settings import PRESETS
+from training.recipes.sft.recipe import sft_loss
+from training.recipes.soft.recipe import DISTILLED, REAL, soft_loss
+from training.settings import TrainSettings
 
-SETTINGS = replace(PRESETS["tiny"], batch_size=8, micro_batch_size=8, warmup_steps=1, learning_rate=1e-4)
+SETTINGS = replace(TrainSettings(), batch_size=8, micro_batch_size=8, warmup_steps=1, learning_rate=1e-4)
 Figures = list[dict[str, float]]
 METHODS: list[tuple[Loss, tuple[int, ...]]] = [
     (sft_loss, (DISTILLED,)),

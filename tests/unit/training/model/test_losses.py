@@ -15,8 +15,8 @@ from tests.random_llama import random_llama
 from training.model.batches import Sample, UpdateSize, collate, update_batches
 from training.model.language_model import CompletionScorer, completion_log_probs
 from training.model.losses import curriculum_loss, token_log_probs
-from training.recipes.sft import sft_loss
-from training.recipes.soft.soft import soft_loss
+from training.recipes.sft.recipe import sft_loss
+from training.recipes.soft.recipe import soft_loss
 
 VOCABULARY = 50
 ids = st.integers(0, VOCABULARY - 1)

@@ -34,8 +34,7 @@ def size(png: bytes) -> tuple[int, int]:
     [
         pytest.param(SOFT, id="soft: 4 panels"),
         pytest.param(SFT, id="sft: 3"),
-        pytest.param(replace(SOFT, log=()), id="no log"),
-        pytest.param(replace(SOFT, log=(), history=WITHOUT_VALIDATION_LOSS), id="an older version's: 3"),
+        pytest.param(replace(SOFT, history=WITHOUT_VALIDATION_LOSS), id="without validation loss: 3"),
         pytest.param(replace(SFT, windows={}), id="windows unknown"),
         pytest.param(sft_run(0.0), id="one epoch, no hit"),
     ],
@@ -45,7 +44,7 @@ def test_a_run_of_any_kind_is_drawn_in_two_rows(run: FinishedRun):
 
 
 def test_one_row_where_there_is_nothing_for_another():
-    run = FinishedRun("sft", "sft", {}, [{"epoch": 1, "loss": 1.0, "validation_hr10": 0.1}])
+    run = FinishedRun("sft", "sft", {}, [{"epoch": 1, "loss_real": 1.0, "validation_hr10": 0.1}])
     assert size(draw_curves(run)) == (1100, 341)
 
 

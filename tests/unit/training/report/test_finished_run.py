@@ -10,7 +10,7 @@ from index.errors import CorruptArtifactError
 from index.workspace import ShopSettings, Workspace
 from tests.finished_runs import SETTINGS, publish, sft_run, soft_run
 from training.data.windows import DataSplit, Window
-from training.report.finished_run import Distance, FinishedRun, count_windows, for_shop, read_run
+from training.report.finished_run import Distance, count_windows, for_shop, read_run
 
 
 def test_the_published_epoch_is_the_best_and_the_earlier_of_equals():
@@ -24,11 +24,10 @@ def test_updates_lie_on_the_axis_of_epochs():
     assert positions == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0])
 
 
-def test_distances_lie_where_they_were_measured_with_a_log_or_without():
+def test_distances_lie_where_they_were_measured():
     run = soft_run((1.0, 1.0, 0.1), (0.9, 0.8, 0.2))
     expected = [Distance(0.0, 4.0, 1.0, 1.0), Distance(1.0, 3.6, 0.9, 0.8)]
     assert run.distances() == expected
-    assert replace(run, log=()).distances() == expected
     assert sft_run(0.1).distances() == []
 
 
@@ -40,19 +39,12 @@ def test_a_measurement_within_an_epoch_stands_after_the_updates_before_it():
     assert [distance.position for distance in replace(run, log=log).distances()] == [0.0, 0.5]
 
 
-def test_a_run_of_an_older_version_lacks_ratios_and_settings():
-    rows = [{"epoch": 1, "d_t": 4.0, "tau": 1.0, "validation_hr10": 0.1}]
-    run = FinishedRun("soft", "soft", {}, rows)
-    assert run.distances() == [Distance(0.0, 4.0, 1.0, 1.0)]
-    assert run.command() == "`softrec train soft SHOP --preset tiny`"
-
-
 def test_a_command_repeats_what_was_changed_and_names_the_workspace_last():
     run = sft_run(0.1, seed=3, learning_rate=0.01)
     assert run.changed_settings == {"seed": 3, "learning_rate": 0.01}
-    command = run.command({"seed": 4, "max_epochs": 6}, method="soft")
-    arguments = "--preset tiny --set seed=4 --set learning_rate=0.01 --set max_epochs=6"
-    assert for_shop(command, "'my shop'") == f"`softrec train soft 'my shop' {arguments}`"
+    command = run.command({"seed": 4, "max_epochs": 6, "report_to": None})
+    arguments = "--preset tiny --set seed=4 --set learning_rate=0.01 --set max_epochs=6 --set report_to=none"
+    assert for_shop(command, "'my shop'") == f"`softrec train sft 'my shop' {arguments}`"
 
 
 def test_windows_are_counted_as_used_and_as_available():
@@ -73,8 +65,6 @@ def test_a_published_run_is_read_back(tmp_path: Path):
     run = soft_run((1.0, 1.0, 0.1), (0.9, 0.8, 0.2))
     adapter = publish(workspace, "soft", run)
     assert read_run(adapter, windows=run.windows) == replace(run, name=adapter.adapter_id)
-    older = publish(workspace, "older", run, keeps_log=False)
-    assert read_run(older).log == []
 
 
 @pytest.mark.parametrize("rows", ["", "no json\n", json.dumps({"epoch": 1}) + "\n"])

@@ -10,19 +10,32 @@ from hypothesis import strategies as st
 
 from training.adapter import check_adapter_name
 from training.errors import SettingError
-from training.recipes.soft.variants import (
-    ABLATIONS,
-    FULL,
-    ablation_variants,
-    alpha_variants,
-    check_adaptive,
-    parse_ablations,
-    parse_alphas,
-)
-from training.settings import PRESETS, TrainSettings
+from training.recipes import variants
+from training.recipes.methods import SOFT
+from training.recipes.soft.settings import SoftSettings
+from training.recipes.variants import Variant, whole_method
+from training.settings import TrainSettings
 
-TINY = PRESETS["tiny"]
+TINY = SoftSettings()
+FULL = whole_method(SOFT)
+ABLATIONS = variants.parse_ablations(SOFT, "")
 ALPHAS = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
+
+
+def alpha_variants(alphas: tuple[float, ...] | list[float]) -> list[Variant]:
+    return variants.sweep_variants(SOFT, alphas)
+
+
+def parse_alphas(text: str) -> tuple[float, ...]:
+    return variants.parse_values(SOFT, text)
+
+
+def parse_ablations(text: str) -> tuple[str, ...]:
+    return variants.parse_ablations(SOFT, text)
+
+
+def ablation_variants(updates: int) -> dict[str, Variant]:
+    return dict(zip(ABLATIONS, variants.ablation_variants(SOFT, ABLATIONS, updates), strict=True))
 
 
 def differing(a: TrainSettings, b: TrainSettings) -> set[str]:
@@ -49,6 +62,10 @@ def test_what_is_read_has_a_name_that_is_allowed(alphas: list[float]):
     assert all(check_adapter_name(variant.name) for variant in alpha_variants(read))
 
 
+def test_no_list_means_the_papers_alphas():
+    assert parse_alphas(" ") == (0.1, 1.0, 10.0, 100.0)
+
+
 def test_the_papers_alphas_have_the_names_that_the_docs_show():
     names = [variant.name for variant in alpha_variants(parse_alphas("0.1,1,10,100"))]
     assert names == ["soft-alpha-0_1", "soft-alpha-1", "soft-alpha-10", "soft-alpha-100"]
@@ -57,8 +74,6 @@ def test_the_papers_alphas_have_the_names_that_the_docs_show():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no alpha is given"),
-        (" ", "no alpha is given"),
         ("1,,2", "alpha '' is not a number"),
         ("1,ten", "alpha 'ten' is not a number"),
         ("0", "must be positive and finite, got 0"),
@@ -120,6 +135,6 @@ def test_an_ablation_that_cannot_be_is_one_line_with_the_remedy(text: str, messa
 
 
 def test_a_schedule_that_ignores_the_distance_has_no_alpha_to_tune_and_no_part_to_lose():
-    check_adaptive(TINY)
+    SOFT.check_variants(TINY)
     with pytest.raises(SettingError, match=r"'linear' looks neither at d_t nor at alpha; --set schedule=adaptive"):
-        check_adaptive(replace(TINY, schedule="linear"))
+        SOFT.check_variants(replace(TINY, schedule="linear"))

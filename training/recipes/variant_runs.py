@@ -1,4 +1,4 @@
-"""Variants of SOFT, trained one after another, and what came of each.
+"""Variants of a method, trained one after another, and what came of each.
 
 Every variant is an adapter of its own. One that is already published as it would be trained now is not trained again,
 and one that was killed goes on; so a sweep that was cut short is finished by the same call.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any
@@ -21,17 +21,16 @@ from index.errors import ArtifactError, MismatchError, MissingArtifactError
 from index.ranking.grounding import Grounder
 from index.workspace import Workspace
 from training.adapter import ADAPTER_KIND, Adapter, check_adapter_name, read_adapter
-from training.data.dataset import Dataset, check_trained_on, load_dataset
+from training.data.dataset import Dataset, check_trained_on
 from training.errors import TrainingError
 from training.parallel.processes import Processes
-from training.progress import Progress, Silence
-from training.recipes.soft.soft import train_soft
-from training.recipes.soft.variants import Variant
+from training.progress import Progress
+from training.recipes.method import Method
+from training.recipes.methods import train
+from training.recipes.variants import Variant
 from training.report.failure_signs import sampling_noise
 from training.report.finished_run import read_run
 from training.settings import IDLE, TrainSettings
-
-SOFT = "soft"
 
 # neither the weights nor the validation figures of an adapter depend on these
 _IDLE = IDLE | {"test_windows"}
@@ -45,7 +44,7 @@ class Outcome:
         epoch: the published one, of `epochs`, both counted from 1.
         validation_hr10: of the published epoch, a share of `validation_windows`.
         validation_loss: of the published epoch, nats per token of the true titles.
-        tau, d_ratio: the weight of the distilled titles and d_t / d_0, as last measured.
+        figures: of the last epoch, those that the method shows (`Method.last_figures`).
     """
 
     variant: Variant
@@ -55,12 +54,7 @@ class Outcome:
     validation_hr10: float
     validation_loss: float
     validation_windows: int
-    tau: float
-    d_ratio: float
-
-    @property
-    def curriculum_alpha(self) -> float:
-        return float(self.adapter.facts.settings["curriculum_alpha"])
+    figures: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
         """A flat object for `--json`."""
@@ -69,14 +63,12 @@ class Outcome:
             "meaning": self.variant.meaning,
             "adapter_id": self.adapter.adapter_id,
             "changes": dict(self.variant.changes),
-            "curriculum_alpha": self.curriculum_alpha,
             "epoch": self.epoch,
             "epochs": self.epochs,
             "validation_hr10": self.validation_hr10,
             "validation_loss": self.validation_loss,
             "validation_windows": self.validation_windows,
-            "tau": self.tau,
-            "d_ratio": self.d_ratio,
+            **self.figures,
         }
 
 
@@ -96,16 +88,7 @@ class Spread:
     windows: int
 
 
-def updates_per_epoch(workspace: Workspace, settings: TrainSettings) -> int:
-    """How many updates an epoch has on this shop.
-
-    Raises:
-        MissingArtifactError, MismatchError: see `training.data.dataset.load_dataset`.
-    """
-    return math.ceil(len(load_dataset(workspace, settings, Silence()).split.train) / settings.batch_size)
-
-
-def check_names_free(workspace: Workspace, names: Sequence[str]) -> None:
+def check_names_free(workspace: Workspace, method: Method, names: Sequence[str]) -> None:
     """Refuse to write over an adapter that another method made, or that cannot be read.
 
     Raises:
@@ -113,57 +96,57 @@ def check_names_free(workspace: Workspace, names: Sequence[str]) -> None:
     """
     for name in names:
         adapter = _find_adapter(workspace, name)
-        if adapter is not None and adapter.facts.method != "soft":
+        if adapter is not None and adapter.facts.method != method.name:
             raise TrainingError(
-                f"{adapter.path} holds an adapter of method {adapter.facts.method}, which SOFT's would replace",
+                f"{adapter.path} holds an adapter of method {adapter.facts.method}, which {method.name} would replace",
                 remedy="rename or remove it",
             )
 
 
 def train_variants(
     workspace: Workspace,
+    method: Method,
     variants: Sequence[Variant],
     settings: TrainSettings,
+    dataset: Dataset,
     grounder: Grounder,
     progress: Progress,
-    *,
-    teacher: str = "sft",
 ) -> list[Outcome]:
     """Train and publish every variant that is not there yet; at most one model is in memory.
 
-    `adapters/soft` serves as a variant, under a second name, where it was trained as the variant would be.
+    The method's own adapter serves as a variant, under a second name, where it was trained as the variant would be.
 
     Args:
         settings: what the variants have in common.
+        dataset: of these settings.
         grounder: of the shop's index; validation HR@10 is measured with it.
-        teacher: name of the SFT adapter that writes the distilled titles.
 
     Returns:
         One outcome per variant, in their order.
 
     Raises:
-        SoftrecError: what `training.recipes.soft.soft.train_soft` raises. The variants before it stay published; the
-            same call goes on.
+        SoftrecError: what `training.recipes.methods.train` raises. The variants before it stay published; the same
+            call goes on.
     """
-    dataset = load_dataset(workspace, settings, Silence())  # train_soft tells what there is to tell of it
-    parent = read_adapter(workspace.adapter_dir(teacher)).adapter_id
+    parents = (read_adapter(workspace.adapter_dir(method.teacher)).adapter_id,) if method.teacher else ()
     encoder = grounder.encoder.fingerprint
     outcomes = []
     for at, variant in enumerate(variants, start=1):
         progress.note(f"{variant.name} ({at} of {len(variants)}): {variant.meaning}")
         own = variant.settings(settings)
-        adapter = _find_trained(workspace, variant.name, own, dataset, parent, encoder, progress)
+        adapter = _find_trained(workspace, method, variant.name, own, dataset, parents, encoder, progress)
         if adapter is None:
-            adapter = train_soft(workspace, own, grounder, progress, name=variant.name, teacher=teacher)
+            adapter = train(method, workspace, own, grounder, progress, name=variant.name, dataset=dataset)
             _free_memory()
-        outcomes.append(_measure(variant, adapter, len(dataset.split.validation)))
+        outcomes.append(_measure(method, variant, adapter, len(dataset.split.validation)))
     return outcomes
 
 
-def best_outcome(outcomes: Sequence[Outcome]) -> Outcome:
-    """Return the one with the highest validation HR@10; on equal values the lower loss, then the smaller alpha."""
+def best_outcome(outcomes: Sequence[Outcome], setting: str) -> Outcome:
+    """Return the one with the highest validation HR@10; on equal values the lower loss, then the smaller setting."""
     return min(
-        outcomes, key=lambda outcome: (-outcome.validation_hr10, outcome.validation_loss, outcome.curriculum_alpha)
+        outcomes,
+        key=lambda outcome: (-outcome.validation_hr10, outcome.validation_loss, outcome.variant.changes[setting]),
     )
 
 
@@ -190,7 +173,9 @@ def publish_as(workspace: Workspace, adapter: Adapter, name: str) -> Adapter:
     target = workspace.adapter_dir(check_adapter_name(name))
 
     def copy() -> Adapter:
-        manifest = read_manifest(adapter.path, kind=ADAPTER_KIND, command=f"softrec train soft {workspace.root}")
+        manifest = read_manifest(
+            adapter.path, kind=ADAPTER_KIND, command=f"softrec train {adapter.facts.method} {workspace.root}"
+        )
         with write_artifact(target, kind=ADAPTER_KIND) as draft:
             for file in manifest.files:
                 (draft.path / file).parent.mkdir(parents=True, exist_ok=True)
@@ -203,24 +188,25 @@ def publish_as(workspace: Workspace, adapter: Adapter, name: str) -> Adapter:
 
 def _find_trained(
     workspace: Workspace,
+    method: Method,
     name: str,
     settings: TrainSettings,
     dataset: Dataset,
-    parent: str,
+    parents: tuple[str, ...],
     encoder: str,
     progress: Progress,
 ) -> Adapter | None:
-    """Return the adapter of that name if training it now would give it again; `adapters/soft` may stand in for it."""
-    found, soft = _find_adapter(workspace, name), _find_adapter(workspace, SOFT)
-    reason = "" if found is None else _misfit(found, settings, dataset, parent, encoder)
+    """Return the adapter of that name if training it now would give it again; the method's own may stand in for it."""
+    found, own = _find_adapter(workspace, name), _find_adapter(workspace, method.name)
+    reason = "" if found is None else _misfit(found, settings, dataset, parents, encoder)
     if found is not None and not reason:
         progress.note(f"{found.adapter_id} was trained so before: it is not trained again")
         return found
     if found is not None:
         progress.note(f"{found.adapter_id} is replaced: {reason}")
-    if soft is not None and not _misfit(soft, settings, dataset, parent, encoder):
-        progress.note(f"{soft.adapter_id} was trained so: {name} is a copy of it")
-        return publish_as(workspace, soft, name)
+    if own is not None and not _misfit(own, settings, dataset, parents, encoder):
+        progress.note(f"{own.adapter_id} was trained so: {name} is a copy of it")
+        return publish_as(workspace, own, name)
     return None
 
 
@@ -230,13 +216,13 @@ def _find_adapter(workspace: Workspace, name: str) -> Adapter | None:
         return read_adapter(path)
     except MissingArtifactError:
         return None
-    except ArtifactError as error:  # its remedy is meant for sft and soft
+    except ArtifactError as error:  # its remedy trains the method's own adapter
         raise TrainingError(
             str(error).removesuffix(f"; {error.remedy}"), remedy=f"remove {path} and run this again"
         ) from error
 
 
-def _misfit(adapter: Adapter, settings: TrainSettings, dataset: Dataset, parent: str, encoder: str) -> str:
+def _misfit(adapter: Adapter, settings: TrainSettings, dataset: Dataset, parents: tuple[str, ...], encoder: str) -> str:
     """Say in what an adapter differs from one that would be trained now; nothing where it does not."""
     wanted, stored = settings.to_json(), adapter.facts.settings
     names = [name for name in wanted | dict(stored) if name not in _IDLE]
@@ -244,8 +230,9 @@ def _misfit(adapter: Adapter, settings: TrainSettings, dataset: Dataset, parent:
         return f"it was trained with another {', '.join(changed)}"
     if adapter.facts.index_encoder != encoder:
         return "its epoch was chosen with another encoder of the index"
-    if adapter.facts.parents != (parent,):
-        return f"it was made with {', '.join(adapter.facts.parents) or 'no adapter'}, not with {parent}"
+    if adapter.facts.parents != parents:
+        made, now = (", ".join(names) or "no adapter" for names in (adapter.facts.parents, parents))
+        return f"it was made with {made}, not with {now}"
     try:
         check_trained_on(adapter, dataset)
     except MismatchError as error:
@@ -253,7 +240,7 @@ def _misfit(adapter: Adapter, settings: TrainSettings, dataset: Dataset, parent:
     return ""
 
 
-def _measure(variant: Variant, adapter: Adapter, validation_windows: int) -> Outcome:
+def _measure(method: Method, variant: Variant, adapter: Adapter, validation_windows: int) -> Outcome:
     run = read_run(adapter)
     last = run.history[-1]
     return Outcome(
@@ -264,8 +251,7 @@ def _measure(variant: Variant, adapter: Adapter, validation_windows: int) -> Out
         validation_hr10=float(run.best["validation_hr10"]),
         validation_loss=float(run.best["validation_loss"]),
         validation_windows=validation_windows,
-        tau=float(last["tau"]),
-        d_ratio=float(last["d_ratio"]),
+        figures={name: float(last[name]) for name in method.last_figures},
     )
 
 

@@ -16,8 +16,11 @@ from tests.finished_runs import publish, sft_run, soft_run
 from tests.notes import Notes
 from training.adapter import Adapter, read_adapter
 from training.errors import TrainingError
-from training.recipes.soft import variant_runs
-from training.recipes.soft.variant_runs import (
+from training.recipes import variant_runs
+from training.recipes.method import Method
+from training.recipes.methods import SOFT
+from training.recipes.soft.settings import SoftSettings
+from training.recipes.variant_runs import (
     Outcome,
     best_outcome,
     check_names_free,
@@ -25,15 +28,16 @@ from training.recipes.soft.variant_runs import (
     publish_as,
     train_variants,
 )
-from training.recipes.soft.variants import FULL, alpha_variants
-from training.settings import PRESETS, TrainSettings
+from training.recipes.variants import sweep_variants, whole_method
 
-TINY = PRESETS["tiny"]
+TINY = SoftSettings()
+FULL = whole_method(SOFT)
+DATA = SimpleNamespace(split=SimpleNamespace(validation=[None] * 100))
 GROUNDER = SimpleNamespace(encoder=SimpleNamespace(fingerprint=""))
-VARIANTS = alpha_variants([1.0, 10.0])
+VARIANTS = sweep_variants(SOFT, [1.0, 10.0])
 
 
-def fake_run(settings: TrainSettings):
+def fake_run(settings: SoftSettings):
     """Two epochs; the second is the best."""
     return soft_run((1.0, 1.0, 0.1), (0.8, 0.7, 0.4), **settings.to_json())
 
@@ -50,21 +54,22 @@ def train(shop: Workspace, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
     """Train the variants by publishing a made-up run; returns the names that were trained, and what was said."""
     trained: list[str] = []
 
-    def train_soft(workspace: Workspace, settings: TrainSettings, *_: object, name: str, teacher: str) -> Adapter:
+    def train_one(
+        method: Method, workspace: Workspace, settings: SoftSettings, *_: object, name: str, dataset: object
+    ) -> Adapter:
+        assert dataset is DATA  # loaded once, for all
         trained.append(name)
         return publish(
-            workspace, name, fake_run(settings), parents=[read_adapter(shop.adapter_dir(teacher)).adapter_id]
+            workspace, name, fake_run(settings), parents=[read_adapter(shop.adapter_dir(method.teacher)).adapter_id]
         )
 
-    monkeypatch.setattr(variant_runs, "train_soft", train_soft)
+    monkeypatch.setattr(variant_runs, "train", train_one)
     monkeypatch.setattr(variant_runs, "check_trained_on", lambda adapter, dataset: None)
-    data = SimpleNamespace(split=SimpleNamespace(validation=[None] * 100))
-    monkeypatch.setattr(variant_runs, "load_dataset", lambda *_: data)
 
-    def train(settings: TrainSettings = TINY, variants=VARIANTS) -> tuple[list[str], list[str]]:
+    def train(settings: SoftSettings = TINY, variants=VARIANTS) -> tuple[list[str], list[str]]:
         trained.clear()
         notes = Notes()
-        outcomes = train_variants(shop, variants, settings, GROUNDER, notes)
+        outcomes = train_variants(shop, SOFT, variants, settings, DATA, GROUNDER, notes)
         assert [outcome.variant for outcome in outcomes] == list(variants)
         assert {outcome.validation_windows for outcome in outcomes} == {100}
         return list(trained), notes.said
@@ -75,7 +80,7 @@ def train(shop: Workspace, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
 def outcome(variant_at: int, hr10: float, loss: float = 2.0, *, windows: int = 100) -> Outcome:
     variant = VARIANTS[variant_at]
     adapter = SimpleNamespace(facts=SimpleNamespace(settings=variant.settings(TINY).to_json()))
-    return Outcome(variant, adapter, 1, 2, hr10, loss, windows, 0.5, 0.8)
+    return Outcome(variant, adapter, 1, 2, hr10, loss, windows, {"tau": 0.5})
 
 
 def test_a_variant_that_is_there_is_not_trained_again(train):
@@ -133,8 +138,13 @@ def test_the_shops_soft_stands_in_for_a_variant_that_would_be_the_same(shop, tra
 
 def test_outcomes_are_those_of_the_published_epoch(shop, train):
     train()
-    first, _ = train_variants(shop, VARIANTS, TINY, GROUNDER, Notes())
-    assert (first.epoch, first.epochs, first.validation_hr10, first.tau, first.d_ratio) == (2, 2, 0.4, 0.7, 0.8)
+    first, _ = train_variants(shop, SOFT, VARIANTS, TINY, DATA, GROUNDER, Notes())
+    assert (first.epoch, first.epochs, first.validation_hr10, dict(first.figures)) == (
+        2,
+        2,
+        0.4,
+        {"tau": 0.7, "d_ratio": 0.8},
+    )
     assert first.to_json()["adapter_id"] == read_adapter(shop.adapter_dir("soft-alpha-1")).adapter_id
 
 
@@ -149,24 +159,27 @@ def test_a_second_name_has_the_same_digest_and_replaces_what_had_it(shop):
 
 
 def test_an_adapter_of_another_method_is_not_replaced(shop):
-    check_names_free(shop, ["soft", "soft-alpha-1"])
+    check_names_free(shop, SOFT, ["soft", "soft-alpha-1"])
     publish(shop, "soft-alpha-1", sft_run(0.1))
     with pytest.raises(TrainingError, match=r"soft-alpha-1 holds an adapter of method sft.*rename or remove it"):
-        check_names_free(shop, ["soft", "soft-alpha-1"])
+        check_names_free(shop, SOFT, ["soft", "soft-alpha-1"])
 
 
 def test_an_adapter_that_cannot_be_read_is_not_replaced(shop):
     adapter = publish(shop, "soft-alpha-1", fake_run(TINY))
     (adapter.path / "history.jsonl").write_text("")
     with pytest.raises(TrainingError, match=r"changed since it was written .*; remove .*soft-alpha-1 and run this"):
-        check_names_free(shop, ["soft-alpha-1"])
+        check_names_free(shop, SOFT, ["soft-alpha-1"])
 
 
 def test_the_best_has_the_highest_hit_rate_then_the_lower_loss_then_the_smaller_alpha():
     small, large = 0, 1
-    assert best_outcome([outcome(small, 0.1), outcome(large, 0.2, 9.0)]).curriculum_alpha == 10
-    assert best_outcome([outcome(small, 0.2, 2.1), outcome(large, 0.2, 2.0)]).curriculum_alpha == 10
-    assert best_outcome([outcome(large, 0.2), outcome(small, 0.2)]).curriculum_alpha == 1
+    assert best_outcome([outcome(small, 0.1), outcome(large, 0.2, 9.0)], "curriculum_alpha").variant is VARIANTS[large]
+    assert (
+        best_outcome([outcome(small, 0.2, 2.1), outcome(large, 0.2, 2.0)], "curriculum_alpha").variant
+        is VARIANTS[large]
+    )
+    assert best_outcome([outcome(large, 0.2), outcome(small, 0.2)], "curriculum_alpha").variant is VARIANTS[small]
 
 
 def test_the_spread_stands_beside_what_chance_gives():

@@ -8,20 +8,19 @@ from typing import Any
 from torch import Tensor
 
 from index.artifact import text_digest
-from index.ranking.grounding import Grounder
-from index.workspace import Workspace
 from training.adapter import Adapter, read_adapter
 from training.loop.fit import Plan
-from training.loop.run import TrainingRun, open_run
+from training.loop.run import TrainingRun
 from training.model.batches import Batch, UpdateSize
+from training.model.language_model import CompletionScorer
 from training.model.losses import curriculum_loss, title_loss
-from training.progress import Progress
 from training.recipes.soft.curriculum import curriculum_weight, fixed_weight
 from training.recipes.soft.distance import DistanceProbe
 from training.recipes.soft.distillation import Distilled, ensure_distilled
+from training.recipes.soft.settings import SoftSettings
+from training.recipes.soft.signs import DISTANCE_STUCK, explain_soft
 from training.report.distilled_signs import describe_distilled
-from training.report.failure_signs import DISTANCE_STUCK
-from training.settings import TrainSettings
+from training.report.finished_run import read_run
 
 DISTILLED, REAL = 0, 1  # completion slots of a sample
 
@@ -46,18 +45,22 @@ def soft_loss(scorer: Any, batch: Batch, size: UpdateSize, *, tau: float) -> tup
 class SoftRecipe:
     """Distilled and true titles, weighed by the curriculum."""
 
-    def __init__(self, run: TrainingRun, distilled: Distilled) -> None:
+    scorer = CompletionScorer
+
+    def __init__(self, run: TrainingRun, settings: SoftSettings, distilled: Distilled) -> None:
         windows = run.dataset.split.train
         self.samples = run.dataset.samples(windows, distilled.titles, run.dataset.titles(windows))
-        self._run, self._settings = run, run.settings
-        self._probe = DistanceProbe(run)
+        self._run, self._settings = run, settings
+        self._probe = DistanceProbe(run, settings)
         self._state: dict[str, float] = {}
 
-    def plan(self, epoch: int, update: int) -> Plan:
-        """Measure d_t before every epoch, and within it every `settings.distance_every` updates; weigh accordingly."""
+    def measures(self, update: int) -> bool:
         every = self._settings.distance_every
-        is_due = update == 0 or (every > 0 and update % every == 0)
-        if is_due and (self._state.get("epoch"), self._state.get("update")) != (epoch, update):
+        return update == 0 or (every is not None and update % every == 0)
+
+    def plan(self, epoch: int, update: int) -> Plan:
+        """Measure d_t where it is due, which a resumed run may have done already; weigh accordingly."""
+        if self.measures(update) and (self._state.get("epoch"), self._state.get("update")) != (epoch, update):
             self._measure(epoch, update)
         distance, initial, tau = (self._state[name] for name in ("distance", "initial_distance", "tau"))
         slots = (DISTILLED,) if tau == 1.0 else (REAL,) if tau == 0.0 else (DISTILLED, REAL)
@@ -97,37 +100,24 @@ class SoftRecipe:
         self._state = state
 
 
-def train_soft(
-    workspace: Workspace,
-    settings: TrainSettings,
-    grounder: Grounder,
-    progress: Progress,
-    *,
-    name: str = "soft",
-    teacher: str = "sft",
-) -> Adapter:
+def train_soft(run: TrainingRun, settings: SoftSettings, name: str, *, teacher: str) -> Adapter:
     """Train and publish a SOFT adapter: a fresh LoRA on the base, not the SFT adapter continued.
 
     The distilled titles are read from the workspace when they fit, and made otherwise.
 
     Args:
-        grounder: of the shop's index; validation HR@10 is measured with it.
+        name: of the adapter.
         teacher: name of the SFT adapter that writes the distilled titles.
-
-    Raises:
-        MissingArtifactError: the teacher, the base, the catalog or the log is missing.
-        DivergedError: the loss stopped being a number.
-        StoppedError: a signal came; the same call goes on.
     """
-    distilled = ensure_distilled(workspace, settings, progress, teacher=teacher)
-    with open_run(workspace, settings, grounder, progress) as run:
-        signs = describe_distilled(distilled.titles, distilled.truths, run.dataset.catalog)
-        progress.note("  ".join(f"{name} {value:.3f}" for name, value in signs.metrics().items()))
-        return run.train(
-            SoftRecipe(run, distilled),
-            name,
-            method="soft",
-            parent=read_adapter(workspace.adapter_dir(teacher)),
-            distilled=signs,
-            decisive={"distilled titles": text_digest(*distilled.titles)},
-        )
+    parent = read_adapter(run.workspace.adapter_dir(teacher))
+    distilled = ensure_distilled(run, parent)
+    described = describe_distilled(distilled.titles, distilled.truths, run.dataset.catalog)
+    run.progress.note("  ".join(f"{figure} {value:.3f}" for figure, value in described.metrics().items()))
+    return run.train(
+        SoftRecipe(run, settings, distilled),
+        name,
+        method="soft",
+        explain=partial(explain_soft, parent=read_run(parent), distilled=described),
+        parent=parent,
+        decisive={"distilled titles": text_digest(*distilled.titles)},
+    )

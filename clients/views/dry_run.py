@@ -17,14 +17,23 @@ OPEN, CLOSE = ">>>", "<<<"  # around what the loss counts
 GIB = 1 << 30
 
 
-def show_dry_run(run: DryRun) -> None:
-    """Print samples, lengths, counts and costs on standard output; colours only on a terminal."""
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    for number, sample in enumerate(run.data.samples, 1):
-        console.print(_sample(sample, f"sample {number} of {len(run.data.samples)}"))
-    for lengths in run.data.lengths:
+def show_data(data: DataSummary) -> None:
+    """Print samples, lengths and counts on standard output; colours only on a terminal."""
+    console = _open_console()
+    for number, sample in enumerate(data.samples, 1):
+        console.print(_sample(sample, f"sample {number} of {len(data.samples)}"))
+    for lengths in data.lengths:
         console.print(Text("\n".join(_histogram(lengths)) + "\n"))
-    console.print(Text("\n".join((*_data(run.data), *_cost(run)))))
+    console.print(Text("\n".join(_data(data))))
+
+
+def show_costs(run: DryRun) -> None:
+    """Print what the run would take, likewise."""
+    _open_console().print(Text("\n".join(_cost(run))))
+
+
+def _open_console() -> Console:
+    return Console(file=sys.stdout, highlight=False, soft_wrap=True)
 
 
 def _sample(sample: RenderedSample, heading: str) -> Text:
