@@ -73,7 +73,11 @@ class _StoredFilter:
         """Write those files that are lost, or were never written."""
         for path, one in zip(self.files, self.title_filter, strict=True):
             if not path.exists():
-                np.save(path, one.counts)
+                try:
+                    np.save(path, one.counts)
+                except BaseException:
+                    path.unlink(missing_ok=True)  # a part of it would pass for the whole at the next request
+                    raise
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,20 @@ def test_a_request_whose_files_cannot_be_written_is_refused(tries: TitleTries, m
         tries.allowed_titles(np.arange(7) != 3)
 
 
+def test_a_filter_that_a_full_disk_cut_off_is_written_again(tries: TitleTries, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save_a_part(path: Path, counts: object) -> None:
+        path.write_bytes(b"\x93NUMPY")
+        raise OSError(28, "No space left on device")
+
+    allowed = np.arange(7) != 3
+    with monkeypatch.context() as full, pytest.raises(EngineUnavailableError):
+        full.setattr(title_tries.np, "save", save_a_part)
+        tries.allowed_titles(allowed)
+    titles = tries.allowed_titles(allowed)
+    [one], [file] = titles.allowed.tries, files_of(titles)
+    assert np.load(file).tolist() == one.title_filter.counts.tolist()
+
+
 def test_lost_files_are_written_again_with_the_next_request(
     tries: TitleTries, renderer: Renderer, tmp_path: Path
 ) -> None:
