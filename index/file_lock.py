@@ -13,20 +13,20 @@ _POLL_S = 0.01
 
 @contextmanager
 def file_lock(path: Path, *, timeout_s: float | None = None) -> Iterator[None]:
-    """Hold a lock that a file stands for. The system lets go of a dead holder's.
+    """Hold an exclusive `flock` on a file. The system releases the lock of a dead holder.
 
-    The file is empty and stays: removing it would let two hold "the" lock. Not re-entrant.
+    The file is empty and stays: if it were removed, two holders could lock two files. Not re-entrant.
 
     Args:
         path: the file; made if absent.
-        timeout_s: how long to wait for whoever holds it; None: until it is free.
+        timeout_s: how long to wait for the holder; None: until it is free.
 
     Raises:
         TimeoutError: it was not free in time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
-        _take(file.fileno(), path, timeout_s)  # closing the file lets go
+        _take(file.fileno(), path, timeout_s)  # closing the file releases it
         yield
 
 

@@ -65,11 +65,7 @@ class Workspace:
         """
         path = root / SETTINGS_FILE
         if not path.is_file():
-            raise MissingArtifactError(
-                "workspace (softrec.toml)",
-                root,
-                command=init_command(root),
-            )
+            raise MissingArtifactError("workspace (softrec.toml)", root, command=init_command(root))
         return cls(root, _parse_settings(path))
 
     def write_settings(self, settings: ShopSettings) -> None:

@@ -171,7 +171,7 @@ def ranked_items(
         score_type = _NEGATIVE_DISTANCE if by_distance or is_neighbour else _SCORE_TYPES[choice.mode]
         # an exact match has 0, not -0
         rows.append((row, _Facts(0.0 + score, score_type, source, None if is_popular else tied)))
-    return _spell_out(rows, candidates, k)
+    return _take_items(rows, candidates, k)
 
 
 _NEGATIVE_DISTANCE = ScoreType.NEGATIVE_L2_DISTANCE
@@ -213,10 +213,10 @@ def popular_items(
         for row in order
         if candidates.rows[row]
     )
-    return _spell_out(rows, candidates, k)
+    return _take_items(rows, candidates, k)
 
 
-def _spell_out(rows: Iterable[tuple[int, _Facts]], candidates: Candidates, k: int) -> list[RecommendedItem]:
+def _take_items(rows: Iterable[tuple[int, _Facts]], candidates: Candidates, k: int) -> list[RecommendedItem]:
     """Return the first k items of the rows; read no more rows than needed."""
     items: list[RecommendedItem] = []
     for row, facts in rows:

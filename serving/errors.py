@@ -1,26 +1,4 @@
-"""What can go wrong while serving.
-
-    SoftrecError
-    └── ServingError
-        ├── OverloadedError          too many requests wait already; try later (503, Retry-After)
-        ├── DeadlineError            no answer within the request's deadline (504)
-        ├── NotReadyError            a part that /recommend needs does not work (503, Retry-After)
-        ├── EngineUnavailableError   the engine died or does not answer (503, Retry-After)
-        ├── EngineHungError          the engine's process runs but writes nothing; /readyz only (503, Retry-After)
-        ├── StoreUnavailableError    the event store does not answer (503, Retry-After)
-        ├── AdapterForbiddenError    a request names its adapter without permission (403)
-        ├── UnknownAdapterError      a request names an adapter that is not served (422)
-        ├── ItemChangesForbiddenError a request changes the catalog without permission (403)
-        ├── UnknownItemError         a request changes an item that the catalog does not have (404)
-        ├── InvalidItemError         a request gives an item an invalid title (422)
-        ├── CatalogConflictError     the catalog or index on disk is not the one in use; nothing was changed (409)
-        ├── CatalogUnwritableError   the disk refuses a change (503, Retry-After)
-        ├── AdapterProofError        at start: an adapter's log-probabilities differ from training's
-        ├── EngineStartError         at start: the engine does not start
-        └── SettingsError            at start: a setting has an invalid value
-
-`serving.http.problems` maps each to a status and code.
-"""
+"""What can go wrong while serving. `serving.http.problems` maps each error of a request to a status and a code."""
 
 from __future__ import annotations
 
@@ -34,8 +12,8 @@ class ServingError(SoftrecError):
 class OverloadedError(ServingError):
     """The queue is full; try again after `retry_after_s`."""
 
-    def __init__(self, message: str, *, retry_after_s: int, remedy: str | None = None) -> None:
-        super().__init__(message, remedy=remedy)
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
         self.retry_after_s = retry_after_s
 
 
@@ -52,7 +30,7 @@ class EngineUnavailableError(ServingError):
 
 
 class EngineHungError(ServingError):
-    """The engine's process runs but writes nothing."""
+    """The engine's process runs but writes nothing; `/readyz` alone says so."""
 
 
 class StoreUnavailableError(ServingError):
@@ -88,12 +66,12 @@ class CatalogUnwritableError(ServingError):
 
 
 class AdapterProofError(ServingError):
-    """An adapter's log-probabilities disagree with its golden prompts, or equal the bare base's."""
+    """At start: an adapter's log-probabilities disagree with its golden prompts, or equal the bare base's."""
 
 
 class EngineStartError(ServingError):
-    """The engine did not start."""
+    """At start: the engine did not start."""
 
 
 class SettingsError(ServingError):
-    """A serving setting has an invalid value."""
+    """At start: a serving setting has an invalid value."""

@@ -20,14 +20,7 @@ from serving.engine.title_tries import StoredTitles, TitleTries
 from serving.errors import DeadlineError, StoreUnavailableError
 from serving.events.event_store import EventStore
 from serving.events.history import Histories
-from serving.schema import (
-    ArmReason,
-    Degraded,
-    HistorySource,
-    RecommendedItem,
-    RecommendRequest,
-    RecommendResponse,
-)
+from serving.schema import ArmReason, Degraded, HistorySource, RecommendedItem, RecommendRequest, RecommendResponse
 from serving.snapshots.candidates import Candidates, select_candidates
 from serving.snapshots.known_history import KnownHistory, know_history
 from serving.snapshots.snapshots import Snapshots, index_used
@@ -45,7 +38,7 @@ class Recommender:
     Args:
         arms: chooses the adapter that answers.
         heartbeat: of the engine; notes each of its answers.
-        views: give the newest snapshot when a request arrives.
+        snapshots: provide the newest one when a request arrives.
         admission: the queue in front of the engine.
         timeout_ms: deadline of a request that names none.
     """
@@ -56,7 +49,7 @@ class Recommender:
         arms: ArmChooser,
         engine: Engine,
         heartbeat: Heartbeat,
-        views: Snapshots,
+        snapshots: Snapshots,
         histories: Histories,
         store: EventStore,
         admission: Admission,
@@ -65,7 +58,7 @@ class Recommender:
         self._arms = arms
         self._engine = engine
         self._heartbeat = heartbeat
-        self._views = views
+        self._snapshots = snapshots
         self._histories = histories
         self._store = store
         self._admission = admission
@@ -85,20 +78,20 @@ class Recommender:
             OverloadedError, DeadlineError, EngineUnavailableError, StoreUnavailableError: try again later.
         """
         choice = self._arms.choose(request)
-        view = await self._views.current()
+        snapshot = await self._snapshots.current()
         draft = AnswerDraft.begin(
             choice,
             request_id=request_id,
             user_id=request.user_id,
             experiment_id=self._arms.experiment_id,
-            index=index_used(view),
+            index=index_used(snapshot),
         )
-        if self._views.outdated:
+        if self._snapshots.outdated:
             draft.degraded.append(Degraded.INDEX_OUTDATED)
         timeout_ms = request.timeout_ms or self._timeout_ms
         try:
             async with asyncio.timeout(timeout_ms / 1000) as deadline:
-                await self._answer(request, draft, choice.adapter, view)
+                await self._answer(request, draft, choice.adapter, snapshot)
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -126,33 +119,33 @@ class Recommender:
             draft.degraded.append(Degraded.DECISION_NOT_RECORDED)
 
     async def _answer(
-        self, request: RecommendRequest, draft: AnswerDraft, adapter: ServedAdapter, view: Snapshot
+        self, request: RecommendRequest, draft: AnswerDraft, adapter: ServedAdapter, snapshot: Snapshot
     ) -> None:
         with draft.timed("history"):
-            history = draft.history = await self._read_history(request, draft, view)
+            history = draft.history = await self._read_history(request, draft, snapshot)
         seen = history.item_ids if request.exclude_seen else frozenset()
-        candidates = select_candidates(view.slots, request.filters, seen.union(request.exclude_item_ids))
+        candidates = select_candidates(snapshot.slots, request.filters, seen.union(request.exclude_item_ids))
         with draft.timed("prompt"):
             prompt = adapter.renderer.render(history.titles)
         if not prompt.used:
             is_unknown = history.unknown and not history.titles  # else titles are known, but none fits the prompt
             label = Degraded.UNKNOWN_HISTORY if is_unknown else Degraded.NO_HISTORY
-            draft.fall_back(_most_popular(view, candidates, request.k), ArmReason.NO_HISTORY, label)
+            draft.fall_back(_most_popular(snapshot, candidates, request.k), ArmReason.NO_HISTORY, label)
         elif candidates.rows.any():  # else no title that the model could write is allowed
             waiting = time.perf_counter()
             async with self._admission.slot():
                 draft.note_time("queue", since=waiting)
-                written = await self._write(request, draft, adapter, prompt, candidates, view)
+                written = await self._write(request, draft, adapter, prompt, candidates, snapshot)
                 if written is not None:
-                    draft.items = await self._rank(draft, written, adapter, candidates, request.k, view)
+                    draft.items = await self._rank(draft, written, adapter, candidates, request.k, snapshot)
                 else:
-                    popular = _most_popular(view, candidates, request.k)
+                    popular = _most_popular(snapshot, candidates, request.k)
                     draft.fall_back(popular, ArmReason.EMPTY_GENERATION, Degraded.EMPTY_GENERATION)
         if len(draft.items) < request.k:
             draft.degraded.append(Degraded.FEWER_THAN_K)
 
-    async def _read_history(self, request: RecommendRequest, draft: AnswerDraft, view: Snapshot) -> KnownHistory:
-        catalog = view.catalog
+    async def _read_history(self, request: RecommendRequest, draft: AnswerDraft, snapshot: Snapshot) -> KnownHistory:
+        catalog = snapshot.catalog
         if request.history is not None:
             return know_history(catalog, request.history, HistorySource.INLINE)
         if request.user_id is None:
@@ -169,21 +162,17 @@ class Recommender:
         adapter: ServedAdapter,
         prompt: Prompt,
         candidates: Candidates,
-        view: Snapshot,
+        snapshot: Snapshot,
     ) -> Written | None:
         decoder = Decoder(
-            self._engine,
-            adapter.adapter_id,
-            adapter.renderer,
-            adapter.decoding,
-            titles_ranked(adapter.ranking),
+            self._engine, adapter.adapter_id, adapter.renderer, adapter.decoding, titles_ranked(adapter.ranking)
         )
         with draft.timed("generate"):
             decoded = await decoder.write(
                 prompt.ids,
                 k=request.k,
-                catalog=view.catalog,
-                titles=_titles(adapter, candidates, self._views.tries(view)),
+                catalog=snapshot.catalog,
+                titles=_titles(adapter, candidates, self._snapshots.tries(snapshot)),
                 request_id=draft.request_id,
             )
         self._heartbeat.answered()
@@ -209,10 +198,10 @@ class Recommender:
         adapter: ServedAdapter,
         candidates: Candidates,
         k: int,
-        view: Snapshot,
+        snapshot: Snapshot,
     ) -> list[RecommendedItem]:
         with draft.timed("ground"):
-            rank = view.ranker.rank
+            rank = snapshot.ranker.rank
             [ranked] = await self._grounding_thread.run(rank, [written], k, adapter.ranking, allowed=candidates.rows)
         if adapter.hallucinated(written, ranked.grounding):
             draft.degraded.append(Degraded.HALLUCINATED_TITLE)
@@ -226,5 +215,5 @@ def _titles(adapter: ServedAdapter, candidates: Candidates, tries: Mapping[str, 
     return tries[adapter.renderer.tokenization_digest].allowed_titles(candidates.filtered, candidates.excluded)
 
 
-def _most_popular(view: Snapshot, candidates: Candidates, k: int) -> list[RecommendedItem]:
-    return popular_items(map(int, view.ranker.popular), view.popularity, candidates, k)
+def _most_popular(snapshot: Snapshot, candidates: Candidates, k: int) -> list[RecommendedItem]:
+    return popular_items(map(int, snapshot.ranker.popular), snapshot.popularity, candidates, k)

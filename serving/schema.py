@@ -1,7 +1,7 @@
 """The wire format: requests, answers and problems.
 
 Needs only pydantic, so that a client can import it. Requests refuse unknown fields and bound every dimension. Answers
-always have one shape, whoever asks; a client ignores fields that it does not know, so the server may add some.
+always have one shape; a client ignores fields that it does not know, so the server may add some.
 """
 
 from __future__ import annotations

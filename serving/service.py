@@ -58,7 +58,7 @@ class Service:
     events: EventIntake
     items: ItemEditor
     arms: ArmChooser
-    views: Snapshots
+    snapshots: Snapshots
     _engine: Engine
     _heartbeat: Heartbeat
     _store: EventStore
@@ -81,13 +81,13 @@ class Service:
         except ServingError as error:
             raise NotReadyError(str(error)) from error
         self._heartbeat.check()
-        view = await self.views.current()
+        snapshot = await self.snapshots.current()
         degraded = [] if await self._cache.ping() else [Degraded.HISTORY_CACHE_UNAVAILABLE]
         return ReadyResponse(
             adapters=[adapter.adapter_id for adapter in self.arms.adapters.values()],
             experiment=self.arms.experiment_id,
-            index=index_used(view),
-            degraded=[*degraded, Degraded.INDEX_OUTDATED] if self.views.outdated else degraded,
+            index=index_used(snapshot),
+            degraded=[*degraded, Degraded.INDEX_OUTDATED] if self.snapshots.outdated else degraded,
         )
 
 
@@ -162,8 +162,8 @@ async def open_service(
         histories = Histories(store, cache, limit=settings.history_limit)
 
         arms = _choose_arms(base, adapters, settings, encoder=live.snapshot.grounder.encoder.fingerprint)
-        views = await _opened(note, "title tries", asyncio.to_thread(Snapshots, live, _tokenizations(arms)))
-        stack.push_async_callback(views.close)
+        snapshots = await _opened(note, "title tries", asyncio.to_thread(Snapshots, live, _tokenizations(arms)))
+        stack.push_async_callback(snapshots.close)
         engine = await _opened(note, "engine", open_engine(base, adapters, settings))
         stack.push_async_callback(engine.close)
         tolerance = proof_tolerance(settings.proof_tolerance, dtype=resolve_dtype(settings))
@@ -185,20 +185,20 @@ async def open_service(
             arms=arms,
             engine=engine,
             heartbeat=heartbeat,
-            views=views,
+            snapshots=snapshots,
             histories=histories,
             store=store,
             admission=Admission(
-                max_running=settings.max_running,
-                max_waiting=settings.max_waiting,
-                retry_after_s=settings.retry_after_s,
+                max_running=settings.max_running, max_waiting=settings.max_waiting, retry_after_s=settings.retry_after_s
             ),
             timeout_ms=settings.timeout_ms,
         )
         stack.callback(recommender.close)
-        items = ItemEditor(live, views, allowed=settings.allow_item_changes)
+        items = ItemEditor(live, snapshots, allowed=settings.allow_item_changes)
         stack.callback(items.close)
-        yield Service(recommender, EventIntake(views, histories), items, arms, views, engine, heartbeat, store, cache)
+        yield Service(
+            recommender, EventIntake(snapshots, histories), items, arms, snapshots, engine, heartbeat, store, cache
+        )
 
 
 def resolve_dtype(settings: ServingSettings) -> str:

@@ -49,7 +49,7 @@ class FakeEngine:
             self.cancelled += 1
             raise
         ids = tuple(self.writers[adapter_id](prompt_ids))[:max_new_tokens]
-        return Generation(ids, log_prob=len(ids) * ADAPTER_NATS, finish_reason="stop")
+        return Generation(ids, log_prob=len(ids) * ADAPTER_NATS)
 
     async def write_titles(
         self,

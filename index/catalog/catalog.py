@@ -35,7 +35,7 @@ _FIELDS: list[pa.Field[Any]] = [
 _SCHEMA = pa.schema(_FIELDS)
 
 
-_KEY = b"softrec"  # of what the Parquet file's metadata say of an import: position and earlier digests
+_KEY = b"softrec"  # in the Parquet file's metadata: `imported_at` and `earlier_digests`
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +83,14 @@ class Catalog:
     Each item id has a slot, in the order of the file and then of first appearance; that order holds within a row.
 
     Attributes:
-        titles: one per row, as the row's first item spelled it; `titles[r]` is row r of the index.
+        titles: one per row, as the row's first item writes it; `titles[r]` is row r of the index.
         slots: the items by slot; None where one was removed.
         digest: SHA-256 over every item's id, title and category in order, and over every change of them since.
             Availability is left out: it changes by the hour, and nothing that was trained or indexed depends on it.
         imported_digest: `digest` of the catalog as it was imported: what adapters are trained on.
         imported_at: the changes that the imported catalog covers: none, or those that `softrec rebase` folded into it.
         earlier_digests: `imported_digest` of the catalogs before each rebase, oldest first.
-        empty_rows: the rows without items; there is none before any change.
+        empty_rows: the rows without items; none before the first change.
 
     Example:
         >>> catalog = Catalog.from_items([Item("a", "Tetris"), Item("b", "Doom"), Item("c", "TETRIS")])
@@ -306,7 +306,7 @@ def _copy_over(base: Mapping[str, int], now: Mapping[str, int]) -> OverlayDict[s
 
 
 def _decisive(item: Item | None) -> tuple[str, ...]:
-    """What of an item the digest covers."""
+    """The fields of an item that the digest covers."""
     return () if item is None else (item.title, item.category)
 
 
@@ -326,7 +326,7 @@ def read_catalog(path: Path) -> Catalog:
 
     Raises:
         MissingArtifactError: there is no such file.
-        CorruptArtifactError: it is no Parquet file, or not one of ours.
+        CorruptArtifactError: it is not a Parquet file, or not a catalog.
     """
     if not path.is_file():
         raise MissingArtifactError("catalog", path, command=init_command(path.parent))

@@ -1,4 +1,4 @@
-"""What of each item filters test, as arrays over the slots of a catalog."""
+"""The fields of items that filters test, as arrays over the slots of a catalog."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SlotArrays:
 
     @classmethod
     def of(cls, catalog: Catalog) -> SlotArrays:
-        """Make the arrays of a catalog in one pass, and of what it is laid over in another."""
+        """Make the arrays of a catalog: one pass over it, and one over the catalog under its overlay."""
         under = None if catalog.overlaid is catalog else cls.of(catalog.overlaid)
         return cls._over(catalog, under)
 

@@ -1,4 +1,4 @@
-"""Work that nobody waits for: one job at a time, in a thread of its own."""
+"""Background jobs: one at a time, in a thread of their own."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Background:
     """Runs jobs in a thread of its own. Any thread may call any method.
 
     Args:
-        note: receives why a job failed, if a person can act on it.
-        after: called in that thread after each job, to start what was refused meanwhile.
+        note: receives the error of a job, if a person can act on it.
+        after: called in that thread after each job, to start a job that was refused meanwhile.
     """
 
     def __init__(self, note: Callable[[str], None], after: Callable[[], None]) -> None:
@@ -48,7 +48,7 @@ class Background:
         except (SoftrecError, OSError) as error:  # a full disk, say
             self._note(f"index: {error}")
         except Exception:
-            _LOG.exception("a job in the background failed")  # nobody waits for its traceback
+            _LOG.exception("a job in the background failed")  # no caller gets its traceback
         finally:
             with self._lock:
                 self._busy = False

@@ -47,14 +47,13 @@ class Check:
     remedy: str = ""
 
 
-def inspect_index(snapshot: Snapshot, *, pending: int, rebuild: str, seed: int = 0) -> list[Check]:
+def inspect_index(snapshot: Snapshot, *, pending: int, rebuild: str) -> list[Check]:
     """Look at a loaded index, with the changes laid over it.
 
     Args:
         snapshot: the index.
         pending: changes that its version does not cover.
         rebuild: the command that builds it again, for remedies.
-        seed: chooses the sample, where there are more than `SAMPLE` rows.
     """
     alive = np.array(
         [row for row in range(len(snapshot.catalog)) if row not in snapshot.catalog.empty_rows], dtype=np.int64
@@ -66,7 +65,7 @@ def inspect_index(snapshot: Snapshot, *, pending: int, rebuild: str, seed: int =
         return [finite]  # nothing can be searched with such values
     sample, most = alive, SAMPLE if len(alive) <= MANY_ROWS else FEWER
     if len(alive) > most:
-        sample = np.sort(np.random.default_rng(seed).choice(alive, most, replace=False))
+        sample = np.sort(np.random.default_rng(0).choice(alive, most, replace=False))
     vectors = snapshot.grounder.index.vectors(sample)
     nearest = _search(snapshot, vectors, 2)
     return [
@@ -186,7 +185,7 @@ def _check_recall(snapshot: Snapshot, rebuild: str) -> Check:
     found, _ = _search(snapshot, queries, 10)
     # by distance, not by row: of several rows at the tenth distance any may be found
     recall = float((found <= exact[:, -1:]).sum()) / exact.size
-    floor = snapshot.wish.recall_floor
+    floor = snapshot.search_request.recall_floor
     text = f"{recall:.3f} against exact search, {len(queries)} queries"
     if recall < floor - _SAMPLING:
         return Check("recall@10", "wrong", f"{text}; {floor} is asked for", f"build it again: `{rebuild}`")

@@ -1,13 +1,13 @@
 """The index of a shop whose catalog changes while it is served.
 
 A `LiveIndex` holds the current `Snapshot`: the active version with every later change laid over it. A change is written
-to the journal, then a new snapshot takes the old one's place; who holds the old one goes on with it. When many changes
+to the journal, then a new snapshot replaces the old one; a request that holds the old one keeps it. When many changes
 lie over a version, `merge` writes a new one in the background: old vectors are copied, not embedded.
 
 Other processes change the same workspace: they append changes, make another version active, or fold the changes into a
 new imported catalog. `is_stale` sees that at the cost of three `stat` calls, and `refresh` takes it up: changes at
-once, another version in the background. What cannot be taken up is kept in `problem`, and the snapshot stays as it was:
-it is out of date, never wrong in itself.
+once, another version in the background. If it cannot, `problem` says why and the snapshot stays as it was: out of date,
+but consistent.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ from index.search.encoder import OneAtATime, TitleEncoder
 from index.workspace import Workspace
 
 MERGE_AT = 1000  # changes over a version; a search of so many added titles takes well under a millisecond
-MERGE_LOCK = ".merge.lock"  # in the index folder: held by whoever merges or rebases
+MERGE_LOCK = ".merge.lock"  # in the index folder: held during a merge or a rebase
 
+_KEEP = 3  # versions that a merge leaves, the new one included
 _PATIENCE_S = 10.0  # how long a change waits for others
 
 
@@ -54,7 +55,6 @@ class LiveIndex:
         workspace: its catalog, journal and index.
         encoder: the one that the active version was built with; used by one thread at a time.
         merge_at: changes over a version at which it is merged in the background; 0: never.
-        keep: versions kept by a merge, the new one included.
         note: receives lines about what happens in the background.
 
     Raises:
@@ -67,18 +67,17 @@ class LiveIndex:
         encoder: TitleEncoder,
         *,
         merge_at: int = MERGE_AT,
-        keep: int = 3,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._workspace = workspace
         self._encoder = OneAtATime(encoder)
-        self._merge_at, self._keep, self._note = merge_at, keep, note
-        self._lock = threading.RLock()  # held by whoever makes the next snapshot
+        self._merge_at, self._note = merge_at, note
+        self._lock = threading.RLock()  # held while the next snapshot is made
         self._background = Background(note, self._merge_if_due)
-        self._due = threading.Lock()  # held by whoever looks whether a merge is due
+        self._due = threading.Lock()  # held while a merge is considered
         self._next_merge = merge_at
         self._journal_stamp = JournalStamp(workspace.changes_path)
-        self.problem: SoftrecError | None = None  # why the snapshot is not what lies on disk
+        self.problem: SoftrecError | None = None  # why the snapshot differs from the disk
         self._seen = self._stamp()
         self._version = self._load_version(read_catalog(workspace.catalog_path))
         self.snapshot = self._up_to_date(self._version)
@@ -142,7 +141,7 @@ class LiveIndex:
         except TimeoutError:
             return None
         if name is not None:
-            self._load_anew()
+            self._reload()
         return name
 
     def close(self) -> None:
@@ -162,8 +161,8 @@ class LiveIndex:
             self._encoder,
             snapshot.grounder.index.vectors(np.arange(len(snapshot.catalog))),
             snapshot.popularity,
-            wish=version.wish,
-            keep=self._keep,
+            request=version.search_request,
+            keep=_KEEP,
             successor_of=version.version,
         )
         if name is None:
@@ -176,15 +175,15 @@ class LiveIndex:
         if stamp == seen:
             return
         if self.problem or stamp.catalog != seen.catalog:
-            self._load_anew()
+            self._reload()
             return
         if stamp.journal != seen.journal:
             with self._taking_up(stamp._replace(active=seen.active)):
                 self.snapshot = self._up_to_date(self.snapshot)
         if stamp.active != seen.active:
-            self._background.start(self._load_anew)
+            self._background.start(self._reload)
 
-    def _load_anew(self) -> None:
+    def _reload(self) -> None:
         """Load the imported catalog, the active version and the journal, and make that the snapshot."""
         with self._taking_up(stamp := self._stamp()):
             imported = read_catalog(self._workspace.catalog_path)

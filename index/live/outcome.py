@@ -1,4 +1,4 @@
-"""What a change did to an item, and what to know about its title."""
+"""The outcome of a change: the item afterwards, and the titles that are equal or near."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Outcome:
 
 
 def describe_outcome(item_id: str, before: Snapshot, after: Snapshot) -> Outcome:
-    """Say what happened to an item between two views; the same snapshot twice: nothing."""
+    """Say what happened to an item between two snapshots; the same one twice: nothing."""
     was, now = before.catalog.find_item(item_id), after.catalog.find_item(item_id)
     row = after.catalog.recall_item_row(item_id)
     item = now or was

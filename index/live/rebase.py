@@ -104,7 +104,7 @@ def _rebase(workspace: Workspace, encoder: TitleEncoder, keep: int) -> Rebase:
         encoder,
         vectors,
         count_popularity(catalog, log.item_ids),
-        wish=active.wish,
+        request=active.search_request,
         keep=keep,
         before_use=take_its_place,
     )
@@ -141,7 +141,7 @@ def fold(
 
 
 def _vectors_of(catalog: Catalog, active: Snapshot) -> Vectors:
-    """Copy the vectors of titles that the active version spells alike, embed the others: [len(catalog), dimension]."""
+    """Copy the vectors of titles that the active version holds, embed the others: [len(catalog), dimension]."""
     rows = {title: row for row, title in enumerate(active.catalog.titles)}
     known = np.array([rows.get(title, -1) for title in catalog.titles], dtype=np.int64)
     vectors = np.empty((len(catalog), active.grounder.encoder.dimension), dtype=np.float32)

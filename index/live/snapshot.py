@@ -1,4 +1,4 @@
-"""Everything derived from one state of the catalog, and how to derive the next."""
+"""The derived state of one moment of the catalog, and how to derive the next."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Snapshot:
         version: the version on disk that it began with.
         imported: the catalog as it was imported.
         ranker: ranks the rows of the current catalog; it holds the catalog, the search and the encoder.
-        encoder_name: what the version's manifest calls the encoder.
+        encoder_name: from the version's manifest.
         position: the last change that it shows.
-        wish: which search its version was asked for.
-        search: what the manifest says of the search that it got, see `build_search`.
+        search_request: the requested kind and recall floor.
+        search: facts of the search that was built, from the manifest; see `build_search`.
     """
 
     version: str
@@ -56,7 +56,7 @@ class Snapshot:
     ranker: Ranker
     encoder_name: str
     position: Position
-    wish: SearchRequest = field(default_factory=SearchRequest)
+    search_request: SearchRequest = field(default_factory=SearchRequest)
     search: Mapping[str, Any] = field(default_factory=lambda: {"kind": "flat"})
     _derived: dict[Derivation[Any], Any] = field(default_factory=dict, repr=False)
     _earlier: dict[Derivation[Any], Any] = field(default_factory=dict, repr=False)
@@ -77,7 +77,7 @@ class Snapshot:
 
     @property
     def slots(self) -> SlotArrays:
-        """What of each item can be tested for many items at once."""
+        """The item fields that filters test."""
         return self.get(_SLOTS)
 
     @property
@@ -115,7 +115,7 @@ class Snapshot:
         return replace(self, ranker=ranker, position=position)._inheriting(self)
 
     def succeed(self, earlier: Snapshot) -> Snapshot:
-        """Return this snapshot, just loaded, with what can be reused from one before it."""
+        """Return this snapshot, just loaded, with the values that an earlier one has derived."""
         grounder = earlier.grounder.advance(self.catalog, self.grounder.index)
         return replace(self, ranker=self.ranker.advance(grounder))._inheriting(earlier)
 
@@ -161,7 +161,7 @@ def load_active(index_dir: Path, imported: Catalog, journal: Journal, *, encoder
     changes, _ = journal.read(until=position)
     catalog = change_catalog(imported, changes).compacted() if changes else imported
     try:
-        wish = SearchRequest(**manifest.body["asked_for"])
+        search_request = SearchRequest(**manifest.body["asked_for"])
         popularity: NDArray[np.int64] = np.load(directory / "popularity.npy", allow_pickle=False)
         search = read_search(directory, manifest.body["search"])
         grounder = Grounder(
@@ -173,7 +173,7 @@ def load_active(index_dir: Path, imported: Catalog, journal: Journal, *, encoder
         detail = f"popularity has shape {popularity.shape}, the catalog {len(catalog)} rows"
         raise CorruptArtifactError(directory, detail, remedy=again)
     ranker = Ranker(grounder, popularity)
-    return Snapshot(version, imported, ranker, built["name"], position, wish, manifest.body["search"])
+    return Snapshot(version, imported, ranker, built["name"], position, search_request, manifest.body["search"])
 
 
 def load_imported(index_dir: Path, imported: Catalog, journal: Journal, *, encoder: TitleEncoder) -> Snapshot:

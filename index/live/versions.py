@@ -75,11 +75,11 @@ def build_index(
         raise ValueError(f"popularity must be [{len(catalog)}], got shape {popularity.shape}")
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
-    wish = SearchRequest(kind, recall_floor)
+    request = SearchRequest(kind, recall_floor)
     changes, end = ([], catalog.imported_at) if journal is None else journal.read()
     current = change_catalog(catalog, changes)
     vectors = encode_titles(current.titles, encoder, advance)
-    version = write_version(index_dir, current, end, encoder, vectors, popularity, wish=wish, keep=keep)
+    version = write_version(index_dir, current, end, encoder, vectors, popularity, request=request, keep=keep)
     assert version is not None  # it takes the place of whichever is active
     return version
 
@@ -92,7 +92,7 @@ def write_version(
     vectors: NDArray[np.float32],
     popularity: NDArray[np.int64],
     *,
-    wish: SearchRequest,
+    request: SearchRequest,
     keep: int,
     successor_of: str | None = None,
     before_use: Callable[[], None] = lambda: None,
@@ -109,7 +109,7 @@ def write_version(
     Returns:
         The version's name; None: another one was made active while the search was built, so nothing was written.
     """
-    search, facts = build_search(vectors, wish)
+    search, facts = build_search(vectors, request)
     popularity = pad(popularity, len(catalog))
     with file_lock(index_dir / LOCK):
         if successor_of is not None and find_active(index_dir, catalog) != successor_of:
@@ -127,7 +127,7 @@ def write_version(
                 rows=len(catalog),
                 items=len(catalog.items),
                 search=facts,
-                asked_for=asdict(wish),
+                asked_for=asdict(request),
                 encoder={"name": encoder.name, "fingerprint": encoder.fingerprint, "dimension": encoder.dimension},
             )
         before_use()

@@ -19,13 +19,13 @@ from index.catalog.catalog import Catalog
 from index.search.encoder import TitleEncoder
 from index.search.search import TitleSearch
 
-_SPARE = 16  # hidden rows that are looked past, however few there are
+_SPARE = 16  # over-fetch for hidden rows, at least
 _REMEMBERED = 4096  # texts whose vectors are kept: 6 MB at 384 dimensions
 
 
 @dataclass(frozen=True)
 class Grounding:
-    """What a generation stands for, whether or not that row may be recommended.
+    """The row that a generation means, whether or not it may be recommended.
 
     Attributes:
         generation: the text as the model wrote it.
@@ -71,7 +71,7 @@ class Grounder:
         self.catalog = catalog
         self.index = index
         self.encoder = encoder
-        self._encoded: OrderedDict[str, NDArray[np.float32]] = OrderedDict()  # the texts met last
+        self._encoded: OrderedDict[str, NDArray[np.float32]] = OrderedDict()  # most recently used last
 
     def advance(self, catalog: Catalog, index: TitleSearch) -> Grounder:
         """Return the grounder of another state of the catalog; the two share the texts that they have embedded."""
@@ -82,8 +82,8 @@ class Grounder:
     def rank(self, generations: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None) -> list[Ranking]:
         """Rank the catalog for each generation: one batch through the encoder, one search, seldom two.
 
-        What a text stands for is looked up among all rows, what may be ranked among the allowed ones. One search serves
-        both where the allowed rows among its nearest suffice; else a second one, with the filter inside, follows.
+        A text is grounded among all rows and ranked among the allowed ones. One search serves both if enough of its
+        nearest rows are allowed; otherwise a second search applies the filter.
 
         Args:
             generations: texts, each of any length; an empty one is embedded like any other.
@@ -116,17 +116,13 @@ class Grounder:
         return rankings
 
     def _search_again_where_short(
-        self,
-        queries: NDArray[np.float32],
-        near_rows: NDArray[np.int64],
-        k: int,
-        allowed: NDArray[np.bool_] | None,
+        self, queries: NDArray[np.float32], near_rows: NDArray[np.int64], k: int, allowed: NDArray[np.bool_] | None
     ) -> dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Search with the filter for the queries among whose nearest rows [n, m] fewer than k are allowed."""
         if allowed is None:
             return {}
-        wanted = min(k, int(np.count_nonzero(allowed)))
-        short = np.flatnonzero(allowed[near_rows].sum(axis=1) < wanted)
+        enough = min(k, int(np.count_nonzero(allowed)))
+        short = np.flatnonzero(allowed[near_rows].sum(axis=1) < enough)
         if not len(short):
             return {}
         distances, rows = self.index.search(queries[short], k, allowed=allowed)
@@ -142,7 +138,7 @@ class Grounder:
         return vectors
 
     def _encode(self, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """Embed distinct texts; those met lately are remembered, since a model writes the same ones again and again."""
+        """Embed distinct texts through a least-recently-used cache: a model writes the same ones again and again."""
         known = {text: self._encoded[text] for text in texts if text in self._encoded}
         fresh = [text for text in texts if text not in known]
         known |= zip(fresh, self.encoder.encode(fresh), strict=True) if fresh else ()
@@ -157,9 +153,9 @@ class Grounder:
 def _reach(k: int, allowed: NDArray[np.bool_] | None) -> int:
     """How many rows to search without the filter, so that mostly k allowed ones are among them.
 
-    The nearest row must be known whether it is allowed or not, so this search is made in any case. Where most rows are
-    hidden it cannot serve both ends, and looks no further than that row and the next. Else it looks beyond k for twice
-    the hidden rows that would lie among k if they lay anywhere, and a few more, since what a user has seen is alike.
+    Grounding needs the nearest row even if it is hidden, so this search always runs. If most rows are hidden, it
+    fetches only that row and the next. Otherwise it fetches, beyond k, twice the number of hidden rows that k rows hold
+    on average, and a few more, since what a user has seen is alike.
     """
     if allowed is None:
         return k

@@ -3,7 +3,7 @@
 * `l2` is the paper's (BIGRec, arXiv:2308.08434; SOFT, arXiv:2505.20771): the whole catalog by L2 distance to the best
   title. With `popularity_gamma` it is BIGRec's second step, which lets popularity in.
 * `likelihood` ranks by the model's own summed log-probability of each title, not divided by its length: what the model
-  thinks of every title, where `l2` asks which titles look like one of them.
+  thinks of every title, where `l2` asks which titles look like the best one.
 * `fusion` is a weighted sum of both and of popularity, over the titles written, the nearest and the most popular ones.
   `training.measure.fusion` fits the weights on validation.
 
@@ -36,7 +36,7 @@ class Written:
     Attributes:
         texts: as written; never empty, though a text may be.
         log_probs: summed natural log-probability of each.
-        rows: the catalog row of each where decoding was confined to the catalog; None: to be found by the text.
+        rows: the catalog row of each, if decoding was constrained to the catalog; None: rows are found by the text.
     """
 
     texts: tuple[str, ...]
@@ -96,12 +96,7 @@ class Ranker:
         return later
 
     def rank(
-        self,
-        written: Sequence[Written],
-        k: int,
-        choice: RankingSpec,
-        *,
-        allowed: NDArray[np.bool_] | None = None,
+        self, written: Sequence[Written], k: int, choice: RankingSpec, *, allowed: NDArray[np.bool_] | None = None
     ) -> list[RankedRows]:
         """Rank rows for each prompt's titles; one batch through the encoder, one search.
 
@@ -127,7 +122,7 @@ class Ranker:
     def pool(
         self, written: Written, near: Ranking, allowed: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float32]]:
-        """What a fusion chooses from: rows [n], their log-probabilities (nan: not written) and distances.
+        """The candidates of a fusion: rows [n], their log-probabilities (nan: not written) and distances.
 
         Args:
             near: the `POOL` or more nearest rows of the best title.
@@ -175,23 +170,23 @@ class Ranker:
         ranked = rows[best], scores[best], log_probs[best], distances[best]
         return RankedRows(*ranked, near.grounding, frozenset(popular.tolist()))
 
-    def places_by_gamma(
+    def ranks_by_gamma(
         self, written: Sequence[Written], targets: Sequence[int], gammas: Sequence[float]
     ) -> NDArray[np.int64]:
-        """Where each target comes under each of BIGRec's gammas, 0-based: int64 [len(gammas), len(written)].
+        """Return the rank of each target under each of BIGRec's gammas, from 0: int64 [len(gammas), len(written)].
 
-        What `rank` would say, at the cost of one pass over the catalog per prompt instead of one per gamma.
+        Equals what `rank` gives, with one pass over the catalog per prompt instead of one per gamma.
         """
         every = np.arange(len(self.popularity))
         nearest = self.grounder.rank([one.texts[0] for one in written], 1)
-        places = np.empty((len(gammas), len(written)), dtype=np.int64)
+        ranks = np.empty((len(gammas), len(written)), dtype=np.int64)
         for at, (near, target) in enumerate(zip(nearest, targets, strict=True)):
             spread, share = self._spread(self._distances(near, every)), self._share(every)
             for number, gamma in enumerate(gammas):
                 quotients = spread / share**gamma
                 ties = quotients[:target] == quotients[target]
-                places[number, at] = np.count_nonzero(quotients < quotients[target]) + np.count_nonzero(ties)
-        return places
+                ranks[number, at] = np.count_nonzero(quotients < quotients[target]) + np.count_nonzero(ties)
+        return ranks
 
     def _by_gamma(
         self, written: Written, near: Ranking, k: int, gamma: float, allowed: NDArray[np.bool_] | None
@@ -228,7 +223,7 @@ class Ranker:
     def _rows_of(
         self, written: Written, allowed: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the allowed catalog rows among the titles written, most probable first; of other texts nothing."""
+        """Return the allowed rows among the titles written, most probable first, and their log-probabilities."""
         found: dict[int, float] = {}
         catalog = self.grounder.catalog
         rows = map(catalog.find_title_row, written.texts) if written.rows is None else iter(written.rows)

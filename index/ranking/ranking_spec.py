@@ -1,4 +1,4 @@
-"""Which ranking an adapter uses, as its manifest says it. Light: `index.ranking.ranking` does the work."""
+"""The ranking that an adapter's manifest names. Light: `index.ranking.ranking` does the work."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class FusionWeights:
 
 @dataclass(frozen=True)
 class RankingSpec:
-    """How an adapter's titles are ranked; stands in its manifest.
+    """How an adapter's titles are ranked; part of its manifest.
 
     Attributes:
         mode: see the module.
-        weights: of the fusion that was fitted for the same decoding. A fusion has them; beside another mode they lie
-            ready for whoever asks for the fusion.
+        weights: of the fusion that was fitted for the same decoding. Another mode keeps them for a request of the
+            fusion.
         popularity_gamma: BIGRec's gamma, for `l2`; 0 leaves popularity out.
     """
 

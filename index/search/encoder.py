@@ -78,7 +78,7 @@ def open_encoder(name: str, *, base_dir: Path | None = None, device: str = "cpu"
             "the encoder is `base`, but no base model is given",
             remedy='make one with `softrec base`, or set encoder = "minilm" in softrec.toml',
         )
-    from index.search.last_token_encoder import LastTokenEncoder  # torch and transformers: only who asks for them pays
+    from index.search.last_token_encoder import LastTokenEncoder  # imports torch and transformers
 
     return LastTokenEncoder(base_dir, device=device)
 

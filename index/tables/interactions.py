@@ -37,7 +37,7 @@ class Interactions:
         user_ids: text, as objects.
         item_ids: text, as objects; which of the items that share a title.
         item_rows: int64, the item's catalog row.
-        timestamps: int64, seconds since 1970 in UTC, or the place in an order; see `has_only_order`.
+        timestamps: int64, seconds since 1970 in UTC, or the position in an order; see `has_only_order`.
         ratings: float32, NaN where there is none.
     """
 
@@ -70,7 +70,7 @@ def read_interactions(
 ) -> tuple[Interactions, ImportReport]:
     """Read interactions: user_id, item_id, timestamp, optionally rating, in any layout of `index.tables.layouts`.
 
-    Timestamps are numbers since 1970 (whether seconds, milli-, micro- or nanoseconds is told from their median) or ISO
+    Timestamps are numbers since 1970 (their median shows whether in seconds, milli-, micro- or nanoseconds) or ISO
     8601 (UTC unless they say otherwise). Inside a user rows are sorted by time, to the nanosecond; equal times keep the
     order of the file. A row is rejected when its user is empty or over-long, its item unknown, its time or rating
     unreadable, when it repeats an earlier row exactly, or cannot be parsed; it goes to the rejects file as it was
@@ -133,7 +133,7 @@ def load_interactions(path: Path, catalog: Catalog) -> Interactions:
 
     Raises:
         MissingArtifactError: there is no such file.
-        CorruptArtifactError: it is no Parquet file, or not one of ours.
+        CorruptArtifactError: it is not a Parquet file, or not a log.
         MismatchError: it refers to an item that the catalog lacks.
     """
     if not path.is_file():
@@ -212,8 +212,8 @@ class _Log:
         seconds, nanoseconds = to_seconds(numbers, fractions, ticks)
         seconds, nanoseconds = np.where(is_iso, numbers, seconds), np.where(is_iso, fractions, nanoseconds)
         repeated = _find_repeated(users, items, seconds, nanoseconds, ratings.view(np.int32))
-        aside = {self.lines[place]: "repeats an earlier row exactly" for place in repeated.tolist()}
-        aside |= {self.lines[place]: f"timestamp is not in {unit} like the others" for place in odd.tolist()}
+        aside = {self.lines[at]: "repeats an earlier row exactly" for at in repeated.tolist()}
+        aside |= {self.lines[at]: f"timestamp is not in {unit} like the others" for at in odd.tolist()}
 
         kept = np.delete(np.arange(len(users)), np.union1d(odd, repeated))
         by_user = kept[np.argsort(users[kept], kind="stable")]
@@ -249,7 +249,7 @@ def _parse_rating(text: str) -> float | None:
 
 
 def _find_repeated(*columns: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the places of rows that equal an earlier one in every column."""
+    """Return the positions of rows that equal an earlier one in every column."""
     order = np.lexsort(columns)  # stable: the earliest of equal rows comes first
     same = np.ones(max(len(order) - 1, 0), dtype=bool)
     for column in columns:
@@ -258,6 +258,6 @@ def _find_repeated(*columns: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _rows_of(item_ids: Iterable[str], catalog: Catalog) -> NDArray[np.int64]:
-    """Return the catalog row of each item, int64 [n]; a KeyError names one that is not there."""
+    """Return the catalog row of each item, int64 [n]; a KeyError names an unknown one."""
     row_of = {item.item_id: row for row in range(len(catalog)) for item in catalog.items_of(row)}
     return np.array([row_of[item_id] for item_id in item_ids], dtype=np.int64)

@@ -14,20 +14,9 @@ ITEM_COLUMNS = ("item_id", "title", "category", "available")
 INTERACTION_COLUMNS = ("user_id", "item_id", "timestamp", "rating")
 
 _GENRES = (
-    *(
-        "unknown",
-        "Action",
-        "Adventure",
-        "Animation",
-        "Children's",
-        "Comedy",
-        "Crime",
-        "Documentary",
-        "Drama",
-        "Fantasy",
-    ),
-    *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
-)
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
 # What others call our columns, for the question «did you mean»: small letters and digits only.
 _ALSO_CALLED = {
     "user_id": ("user", "customerid", "reviewerid", "memberid", "sessionid"),

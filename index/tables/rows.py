@@ -192,7 +192,7 @@ def _open_parquet(path: Path) -> Source:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(columns=present):
                     values = {name: list(map(_to_text, batch.column(name).to_pylist())) for name in present}
-                    empty = [""] * batch.num_rows  # a list: two missing columns would take turns at an iterator
+                    empty = [""] * batch.num_rows  # a list: two missing columns would share an iterator
                     for fields in zip(*(values.get(name, empty) for name in picked), strict=True):
                         line += 1
                         yield Row(line, fields)
@@ -207,11 +207,11 @@ def _open_parquet(path: Path) -> Source:
 
 def _picker(columns: Sequence[str], picked: Sequence[str]) -> Callable[[list[str]], tuple[str, ...]]:
     """Return a function from all fields to the picked ones; it appends "" for those that the file lacks."""
-    places = [columns.index(name) if name in columns else len(columns) for name in picked]
+    positions = [columns.index(name) if name in columns else len(columns) for name in picked]
 
     def pick(fields: list[str]) -> tuple[str, ...]:
         fields.append("")
-        return tuple([fields[place] for place in places])
+        return tuple([fields[at] for at in positions])
 
     return pick
 

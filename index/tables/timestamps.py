@@ -44,7 +44,7 @@ def parse_timestamp(text: str) -> Time | None:
 
 
 def find_unit(numbers: NDArray[np.int64]) -> tuple[str, int]:
-    """Tell the unit of a log's numbers from their median: its name, and how many make a second.
+    """Infer the unit of a log's numbers from their median: its name, and how many make a second.
 
     Example:
         >>> find_unit(np.array([1588687728923, 1588687728924]))
@@ -60,7 +60,7 @@ def find_unit(numbers: NDArray[np.int64]) -> tuple[str, int]:
 
 
 def in_unit(numbers: NDArray[np.int64], ticks: int) -> NDArray[np.bool_]:
-    """Say of each number whether it can be of that unit: where 1 is not a row's place, nothing lies before 1973."""
+    """Whether each number can be of that unit: bool [n]. Only seconds, which may number rows, begin before 1973."""
     start = 0 if ticks == 1 else _SECONDS_END * ticks // 1000
     return (numbers >= start) & (numbers // ticks < _SECONDS_END)
 

@@ -87,7 +87,6 @@ class TitleBeams:
 
     Args:
         above: a prefix or title of this log-probability or less cannot matter to the caller.
-
     """
 
     def __init__(self, titles: AllowedTitles, *, width: int, k: int, above: float = -math.inf) -> None:

@@ -1,4 +1,4 @@
-"""The titles that a search may write: one or several filtered tries, less what a request excludes.
+"""The titles that a search may write: one or several filtered tries without the exclusions of a request.
 
 A catalog that changes has one large trie and a small one for what was added since. Their rows are disjoint, but their
 titles may begin with the same tokens, so a *position* in the allowed titles is one node per trie. Two things remove
@@ -41,7 +41,7 @@ class FilteredTrie:
     excluded_nodes: NDArray[np.int64] = field(default_factory=_nothing)
 
     def next_tokens(self, node: int) -> NDArray[np.int32]:
-        """Return the tokens that may follow a node, ascending; a view where nothing is removed."""
+        """Return the tokens that may follow a node, ascending; not a copy where nothing is removed."""
         first, after, excluded = self._children(node)
         tokens: NDArray[np.int32] = self.trie.tokens[first:after]
         if self.title_filter is None and not excluded.size:
@@ -88,16 +88,11 @@ class FilteredTrie:
         passes[excluded - first] = False
         return passes
 
-    def is_title(self, node: int) -> bool:
-        """Whether a title ends at a node."""
-        return bool(self.trie.first_child[node] == self.trie.first_child[node + 1])
-
     def ends_title(self, node: int, tokens: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Whether a title ends with each of these next tokens, all of which the trie has: bool [n]."""
         first = self.trie.first_child[node]
         children = first + self.trie.tokens[first : self.trie.first_child[node + 1]].searchsorted(tokens)
-        ends: NDArray[np.bool_] = self.trie.first_child[children] == self.trie.first_child[children + 1]
-        return ends
+        return self.trie.is_title(children)
 
 
 @dataclass(frozen=True)
@@ -199,7 +194,9 @@ class AllowedTitles:
 
     def is_title(self, position: Position) -> bool:
         """Whether a title ends here."""
-        return any(trie.is_title(node) for trie, node in self._here(position))
+        return any(
+            trie.trie.first_child[node] == trie.trie.first_child[node + 1] for trie, node in self._here(position)
+        )
 
     def ends_title(self, position: Position, tokens: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Whether a title ends with each of some next tokens: bool [n].

@@ -1,4 +1,4 @@
-"""Folders that a living process holds: no other process removes one until its holder has ended.
+"""Folders with a living holder: no other process removes one before its holder ends.
 
 A holder keeps a shared `flock` on the folder. The system releases it when the process ends, however it ends, so a
 killed process leaves a folder that the next one can recognise and remove.

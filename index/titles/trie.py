@@ -34,7 +34,7 @@ class TitleTrie:
     Example:
         >>> trie = TitleTrie.build([(7, 8, 0), (7, 9, 0), (5, 0)], [0, 1, 2])
         >>> _, below = trie.children([ROOT])
-        >>> trie.tokens[below].tolist(), below.tolist(), trie.rows_below(2).tolist()
+        >>> trie.tokens[below].tolist(), below.tolist(), trie.rows[trie.begin[2] : trie.end[2]].tolist()
         ([5, 7], [1, 2], [0, 1])
     """
 
@@ -110,18 +110,10 @@ class TitleTrie:
         within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
         return owners, first[owners] + within
 
-    def child_tokens(self, node: int) -> NDArray[np.int32]:
-        """Return the tokens that may follow a node, ascending; a view. Child j of the node is first_child[node] + j."""
-        return self.tokens[self.first_child[node] : self.first_child[node + 1]]
-
     def is_title(self, nodes: Nodes) -> NDArray[np.bool_]:
-        """Whether a title ends at each of these nodes: those have no children."""
+        """Whether a title ends at each of these nodes, because it has no children: bool [n]."""
         ends: NDArray[np.bool_] = self.first_child[nodes] == self.first_child[nodes + 1]
         return ends
-
-    def rows_below(self, node: int) -> NDArray[np.int32]:
-        """Return the catalog rows of the titles at or below a node; a view."""
-        return self.rows[self.begin[node] : self.end[node]]
 
     def parents(self) -> NDArray[np.int32]:
         """Return each node's parent, int32 [N]; the root's is the root."""
@@ -129,7 +121,7 @@ class TitleTrie:
         above = np.repeat(np.arange(len(self), dtype=np.int32), counts)
         return np.concatenate([np.zeros(1, np.int32), above])
 
-    def admit(self, allowed: NDArray[np.bool_]) -> TitleFilter:
+    def make_filter(self, allowed: NDArray[np.bool_]) -> TitleFilter:
         """Prepare a filter. `allowed` is bool [rows of the catalog]; costs one pass over the titles."""
         counts = np.zeros(len(self.rows) + 1, dtype=np.int32)
         np.cumsum(allowed[self.rows], out=counts[1:])
@@ -138,34 +130,33 @@ class TitleTrie:
 
 @dataclass(frozen=True)
 class TitleFilter:
-    """A filter on a trie: which nodes lead to a title that may be recommended."""
+    """A filter on a trie: which nodes lead to a title that may be recommended.
+
+    Attributes:
+        counts: int32 [L + 1], allowed titles before each position in the trie's order.
+    """
 
     trie: TitleTrie
-    _counts: NDArray[np.int32]  # [L + 1], allowed titles before each place
+    counts: NDArray[np.int32]
 
     def __call__(self, nodes: Nodes | slice) -> NDArray[np.bool_]:
         """Whether each of these nodes leads to an allowed title: bool [n], a new array."""
-        leads: NDArray[np.bool_] = self._counts[self.trie.end[nodes]] > self._counts[self.trie.begin[nodes]]
+        leads: NDArray[np.bool_] = self.counts[self.trie.end[nodes]] > self.counts[self.trie.begin[nodes]]
         return leads
 
     def leads(self, node: int) -> bool:
-        """The same for one node."""
-        return bool(self._counts[self.trie.end[node]] > self._counts[self.trie.begin[node]])
+        """Whether one node leads to an allowed title."""
+        return bool(self.counts[self.trie.end[node]] > self.counts[self.trie.begin[node]])
 
     def count(self, nodes: Nodes) -> NDArray[np.int32]:
         """How many allowed titles lie at or below each of these nodes: int32 [n]."""
-        found: NDArray[np.int32] = self._counts[self.trie.end[nodes]] - self._counts[self.trie.begin[nodes]]
+        found: NDArray[np.int32] = self.counts[self.trie.end[nodes]] - self.counts[self.trie.begin[nodes]]
         return found
 
-    def passes(self, places: Nodes) -> NDArray[np.bool_]:
-        """Whether each of these titles, by their place in the trie's order, is allowed: bool [n]."""
-        allowed: NDArray[np.bool_] = self._counts[places + 1] > self._counts[places]
+    def passes(self, titles: Nodes) -> NDArray[np.bool_]:
+        """Whether each of these titles, by their position in the trie's order, is allowed: bool [n]."""
+        allowed: NDArray[np.bool_] = self.counts[titles + 1] > self.counts[titles]
         return allowed
-
-    @property
-    def counts(self) -> NDArray[np.int32]:
-        """Allowed titles before each place of the trie's order, int32 [L + 1]: all that there is to a filter."""
-        return self._counts
 
 
 def _shared_with_previous(
@@ -188,8 +179,8 @@ def _check_prefix_free(shared: NDArray[np.int64], lengths: NDArray[np.int64]) ->
     """In order, a sequence that begins another stands right before one that it begins."""
     begins_next = (shared[1:] == lengths[:-1]) & (lengths[1:] > lengths[:-1])
     if begins_next.any():
-        place = int(np.argmax(begins_next))
+        at = int(np.argmax(begins_next))
         raise ValueError(
-            f"a sequence of {lengths[place]} tokens is the beginning of another; every sequence must end with a token "
+            f"a sequence of {lengths[at]} tokens is the beginning of another; every sequence must end with a token "
             "that occurs nowhere else"
         )

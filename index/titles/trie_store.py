@@ -1,9 +1,9 @@
-"""The title trie on disk, beside the index: made once per catalog and spelling, found again by what it was made of.
+"""The title trie on disk, beside the index: made once per catalog and tokenization, named after both.
 
     index/tries/1f0c9b2e-77aa01d3/   manifest.json tokens.npy first_child.npy begin.npy end.npy rows.npy
 
-A trie depends on the titles and on how they are spelled in tokens, not on the encoder: so it is an artifact of
-its own, and a version of the index that keeps the titles keeps the trie. Those of other titles go when one is written,
+A trie depends on the titles and their tokenization, not on the encoder: so it is an artifact of its own, and a version
+of the index that keeps the titles keeps the trie. Those of other titles go when one is written,
 except those that a process holds (`index.titles.held_folder`), because its engine maps their files by name.
 """
 
@@ -42,10 +42,10 @@ class TitleTokenization(Protocol):
         """Whether the title is short enough to be written at all."""
 
 
-def open_trie(index_dir: Path, catalog: Catalog, spelling: TitleTokenization) -> TitleTrie:
+def open_trie(index_dir: Path, catalog: Catalog, tokenization: TitleTokenization) -> TitleTrie:
     """Load the trie of a catalog, or make it and keep it.
 
-    A title that is longer than what is written has no place in it: no constrained decoding reaches it, L2 search does.
+    It omits titles that are too long to be written: constrained decoding cannot reach them, L2 search can.
 
     Args:
         index_dir: the workspace's `index/`.
@@ -54,46 +54,46 @@ def open_trie(index_dir: Path, catalog: Catalog, spelling: TitleTokenization) ->
     Raises:
         SoftrecError: no title is short enough.
     """
-    directory = trie_dir(index_dir, catalog, spelling)
-    facts = trie_facts(catalog, spelling)
+    directory = trie_dir(index_dir, catalog, tokenization)
+    facts = trie_facts(catalog, tokenization)
     try:
         return read_trie(directory, **facts)
     except ArtifactError:  # it can be made again from what is here
         pass
-    trie = build_trie(catalog, spelling)
+    trie = build_trie(catalog, tokenization)
     write_trie(directory, trie, **facts)
     _remove_those_of_other_titles(directory)
     return trie
 
 
-def trie_dir(index_dir: Path, catalog: Catalog, spelling: TitleTokenization) -> Path:
-    """Where the trie of this catalog in this spelling lies, if it was made."""
-    return index_dir / TRIES / f"{_titles_digest(catalog)[:8]}-{spelling.tokenization_digest[:8]}"
+def trie_dir(index_dir: Path, catalog: Catalog, tokenization: TitleTokenization) -> Path:
+    """Return the folder of this catalog's trie, which may not exist yet."""
+    return index_dir / TRIES / f"{_titles_digest(catalog)[:8]}-{tokenization.tokenization_digest[:8]}"
 
 
-def trie_facts(catalog: Catalog, spelling: TitleTokenization) -> dict[str, str]:
-    """Say what the trie of this catalog was made of, as its manifest has it."""
-    return {"titles_digest": _titles_digest(catalog), "tokenization_digest": spelling.tokenization_digest}
+def trie_facts(catalog: Catalog, tokenization: TitleTokenization) -> dict[str, str]:
+    """Return the facts of this catalog's trie that its manifest states."""
+    return {"titles_digest": _titles_digest(catalog), "tokenization_digest": tokenization.tokenization_digest}
 
 
 def is_stored(directory: Path) -> bool:
-    """Whether every file of a trie is there for `map_trie`; reads none of them."""
+    """Whether every file that `map_trie` reads exists."""
     return all((directory / f"{array.name}.npy").exists() for array in fields(TitleTrie))
 
 
-def build_trie(catalog: Catalog, spelling: TitleTokenization, rows: Sequence[int] | None = None) -> TitleTrie:
+def build_trie(catalog: Catalog, tokenization: TitleTokenization, rows: Sequence[int] | None = None) -> TitleTrie:
     """Build the trie of some rows, by default all; those too long are left out.
 
     Raises:
         SoftrecError: no title is short enough.
     """
-    kept = [row for row in (range(len(catalog)) if rows is None else rows) if spelling.fits(catalog.titles[row])]
+    kept = [row for row in (range(len(catalog)) if rows is None else rows) if tokenization.fits(catalog.titles[row])]
     if not kept:
         raise SoftrecError(
             "no title of the catalog is short enough to be written",
             remedy="raise max_title_tokens with --set, and train again",
         )
-    return TitleTrie.build([spelling.completion_ids(catalog.titles[row]) for row in kept], kept)
+    return TitleTrie.build([tokenization.completion_ids(catalog.titles[row]) for row in kept], kept)
 
 
 def write_trie(directory: Path, trie: TitleTrie, **facts: str) -> None:
@@ -122,7 +122,7 @@ def read_trie(directory: Path, **facts: str) -> TitleTrie:
 
 
 def map_trie(directory: Path) -> TitleTrie:
-    """Map a trie into memory that `read_trie` has checked, in whichever process.
+    """Map a trie into memory, unchecked: `read_trie` or the server has checked it.
 
     Raises:
         ValueError, OSError: a file is not what was written.
@@ -140,7 +140,7 @@ def _titles_digest(catalog: Catalog) -> str:
 
 
 def _remove_those_of_other_titles(directory: Path) -> None:
-    """Remove the tries beside one, of titles that were replaced; who has mapped one keeps what it has mapped."""
+    """Remove the tries beside one, of titles that were replaced; a process that has mapped one keeps its memory."""
     titles = directory.name.partition("-")[0]
     beside = directory.parent.glob("????????-????????")
     remove_unheld(other for other in beside if other.name.partition("-")[0] != titles)

@@ -1,4 +1,4 @@
-"""Serve an adapter only if it does what it did in training.
+"""Serve an adapter only if it gives the log-probabilities that it gave in training.
 
 LLM servers are known to answer with the bare base's output when an adapter's modules do not match its model (vLLM
 #34186, #48019). Training therefore writes golden prompts with log-probabilities; a server asks its own engine for them.

@@ -81,10 +81,7 @@ class Decoder:
 
     async def _write_freely(self, prompt_ids: Sequence[int], request_id: str) -> Decoded:
         generation = await self.engine.generate(
-            prompt_ids,
-            adapter_id=self.adapter_id,
-            max_new_tokens=self.decoding.max_new_tokens,
-            request_id=request_id,
+            prompt_ids, adapter_id=self.adapter_id, max_new_tokens=self.decoding.max_new_tokens, request_id=request_id
         )
         text = self.renderer.parse(generation.ids)
         written = Written((text,), (generation.log_prob,)) if text.strip() else None

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from index.titles.beam import FoundTitles
 from serving.engine.title_tries import StoredTitles
-
-FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
@@ -19,12 +17,10 @@ class Generation:
     Attributes:
         ids: generated token ids, the end token included where it was written.
         log_prob: summed natural log-probability of `ids` after the prompt.
-        finish_reason: "stop" at the end token, "length" when `max_new_tokens` ran out.
     """
 
     ids: tuple[int, ...]
     log_prob: float
-    finish_reason: FinishReason
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ class Heartbeat:
     """Asks an engine for one token whenever no request got an answer for a while.
 
     Args:
-        adapter_id: who writes the token. Not the bare base: vLLM on the CPU runs that alone, so requests would wait.
-        prompt_ids: what it is written after; one token will do.
-        hung_after_s: an engine that was asked and wrote nothing for so long hangs. Half as long after an answer it is
-            not asked.
+        adapter_id: writes the token. The bare base must not: vLLM on the CPU runs it alone, so requests would wait.
+        prompt_ids: its prompt; one token is enough.
+        hung_after_s: an engine that was asked and wrote nothing for so long hangs. It is asked after half of this
+            time without an answer.
         clock: seconds, monotonic.
     """
 
@@ -41,7 +41,7 @@ class Heartbeat:
         self._hung_after_s = hung_after_s
         self._clock = clock
         self._answered = clock()
-        self._asked: float | None = None  # when the first question after the last answer was put
+        self._asked: float | None = None  # time of the first question since the last answer
 
     def answered(self) -> None:
         """Note that the engine answered a request."""
@@ -52,10 +52,10 @@ class Heartbeat:
         return 0.0 if self._asked is None else self._clock() - self._asked
 
     def check(self) -> None:
-        """Return if the engine does not hang, as far as anybody knows.
+        """Return unless the engine is known to hang.
 
         Raises:
-            EngineHungError: it hangs. The next answer, to whatever request, ends that.
+            EngineHungError: it hangs. The next answer to any request ends that.
         """
         if (silent_s := self.silent_s()) >= self._hung_after_s:
             raise EngineHungError(

@@ -1,12 +1,12 @@
-"""The title tries of one view of the catalog, in folders where an engine's process finds them.
+"""The title tries of one snapshot of the catalog, in folders that the engine's process maps.
 
-The base trie lies beside the index. Titles that a living catalog has gained since lie in small tries of their own: one
-of what was added last, built again for each new title, and behind it tries of 2,000, 4,000, 8,000 ... titles, at most
-one of each size, built once and shared by the views that follow. So a title costs the same however many came before it.
+The base trie lies beside the index. Titles that were added since lie in small tries of their own: one of the last ones,
+built again for each new title, and tries of 2,000, 4,000, 8,000 ... titles, at most one of each size, built once and
+shared by the snapshots that follow. So a title costs the same however many came before it.
 
 They, and the filters that requests bring, lie in a folder of this process, `index/tries/served/PID-...`, each for as
-long as a view or a request holds it. What is lost there is written again with the next request; what a killed server
-left, the next one removes.
+long as a snapshot or a request holds it. The next request writes lost files again; the next server removes the folder
+of a killed one.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class StoredTrie:
 
 @dataclass(frozen=True, eq=False)
 class _StoredFilter:
-    """A filter as each trie sees it, with the files that the engine's process reads it from."""
+    """A filter over each trie, with the files that the engine's process reads it from."""
 
     title_filter: tuple[TitleFilter, ...]
     files: tuple[Path, ...]
@@ -82,7 +82,7 @@ class _StoredFilter:
 
 @dataclass(frozen=True)
 class StoredTitles:
-    """What one request may be given, here and where the engine's process reads it.
+    """The titles that one request may be given, here and in files for the engine's process.
 
     Attributes:
         folders: one per trie of `allowed`.
@@ -109,14 +109,14 @@ class StoredTitles:
 class _Added:
     """The trie of some added rows, in a folder of its own; None where none of their titles is short enough."""
 
-    def __init__(self, catalog: Catalog, rows: range, spelling: TitleTokenization, home: HeldFolder) -> None:
+    def __init__(self, catalog: Catalog, rows: range, tokenization: TitleTokenization, home: HeldFolder) -> None:
         self.stored: StoredTrie | None = None
-        fitting = [row for row in rows if spelling.fits(catalog.titles[row])]
+        fitting = [row for row in rows if tokenization.fits(catalog.titles[row])]
         if fitting:
             home.restore()
             folder = home.new_path()
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-            write_trie(folder, build_trie(catalog, spelling, fitting))
+            write_trie(folder, build_trie(catalog, tokenization, fitting))
             self.stored = StoredTrie(TitleOrder.of(map_trie(folder)), folder)
 
 
@@ -125,7 +125,7 @@ class TitleTries:
 
     Args:
         tries: the base trie first.
-        n_base: how many of the catalog's rows, the first ones, the base trie is of.
+        n_base: the base trie covers the catalog's first `n_base` rows.
         home: where the files of filters go, and of tries that `grown` adds.
     """
 
@@ -137,26 +137,26 @@ class TitleTries:
         self._filters: OrderedDict[bytes, _StoredFilter] = OrderedDict()
 
     @classmethod
-    def open(cls, index_dir: Path, catalog: Catalog, spelling: TitleTokenization) -> TitleTries:
+    def open(cls, index_dir: Path, catalog: Catalog, tokenization: TitleTokenization) -> TitleTries:
         """Load or make the trie of a catalog, and remove what killed servers left.
 
         Raises:
             SoftrecError: no title is short enough to be written.
         """
-        trie = open_trie(index_dir, catalog, spelling)
-        folder = trie_dir(index_dir, catalog, spelling).resolve()
+        trie = open_trie(index_dir, catalog, tokenization)
+        folder = trie_dir(index_dir, catalog, tokenization).resolve()
         weakref.finalize(trie, os.close, hold_folder(folder))
-        base = StoredTrie(TitleOrder.of(trie), folder, trie_facts(catalog, spelling))
+        base = StoredTrie(TitleOrder.of(trie), folder, trie_facts(catalog, tokenization))
         return cls([base], len(catalog), HeldFolder(folder.parent / SERVED))
 
-    def grown(self, catalog: Catalog, spelling: TitleTokenization) -> TitleTries:
-        """Return the tries of another state of the catalog that was opened: it has that one's rows, and others after.
+    def grown(self, catalog: Catalog, tokenization: TitleTokenization) -> TitleTries:
+        """Return the tries of a later state of the catalog: the same rows, and others after them.
 
-        Tries that both have are shared. From one state to the next, a title later, that is all but the smallest; for
-        every 2,000th title some are put together.
+        Both share the tries of equal rows: after one more title all but the smallest, except that every 2,000th title
+        merges some.
         """
         added = {
-            rows: self._added.get(rows) or _Added(catalog, rows, spelling, self._home)
+            rows: self._added.get(rows) or _Added(catalog, rows, tokenization, self._home)
             for rows in _blocks(self._n_base, len(catalog))
         }
         stored = [one.stored for one in added.values() if one.stored is not None]
@@ -202,7 +202,7 @@ class TitleTries:
         if key in self._filters:
             self._filters.move_to_end(key)
             return self._filters[key]
-        title_filter = tuple(one.order.trie.admit(allowed) for one in self._tries)
+        title_filter = tuple(one.order.trie.make_filter(allowed) for one in self._tries)
         # numbered, not named by the mask: a request may still hold one of the same mask, whose end removes its files
         files = tuple(self._home.new_path(".npy") for _ in title_filter)
         made = self._filters[key] = _StoredFilter(title_filter, files)

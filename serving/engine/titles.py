@@ -1,9 +1,9 @@
 """Catalog-constrained beam search above `AsyncLLM`: `index.titles.beam` and requests that run ahead of it.
 
 Each request writes on greedily inside the catalog (`serving.engine.logits`) and reports the most probable allowed
-tokens of every step. A beam mostly goes on with its most probable token, so most of what the search asks for is there
-or on its way; a new request starts where a beam branches, finds its beginning in the prefix cache, and one that the
-search no longer needs is stopped.
+tokens of every step. A beam mostly goes on with its most probable token, so most of what the search asks for has
+arrived or is on its way. A new request starts where a beam branches, and finds its beginning in the prefix cache;
+requests that the search no longer needs are stopped.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class TitleWriting:
         self._request_id = request_id
         self._search = TitleBeams(titles.allowed, width=width, k=k)
         self._runs: dict[str, _Run] = {}
-        self._alive: set[str] = set()  # every request that the engine may know, also one that is just being handed over
+        self._alive: set[str] = set()  # requests that the engine may know, those being added included
         self._news = asyncio.Event()
         self._started = 0
         self.tokens = 0  # written by all requests together
@@ -100,13 +100,13 @@ class TitleWriting:
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
             extra_args={ARGUMENT: may_write},
-            skip_clone=True,  # nobody else has these
+            skip_clone=True,  # these are not shared
         )
         self._alive.add(name)
         outputs = await self._llm.add_request(
             name, tokens_input([*self._prompt_ids, *prefix]), params, lora_request=self._lora
         )
-        outputs.ready = self._news  # one bell for all
+        outputs.ready = self._news  # one event for all requests
         if outputs.output is not None:
             self._news.set()
         self._runs[name] = _Run(prefix, outputs)

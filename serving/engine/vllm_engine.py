@@ -282,11 +282,7 @@ def _allowed_rank(lora_rank: int) -> int:
 
 
 def _generation(written: CompletionOutput) -> Generation:
-    return Generation(
-        ids=tuple(written.token_ids),
-        log_prob=float(written.cumulative_logprob or 0.0),
-        finish_reason="stop" if written.finish_reason == "stop" else "length",
-    )
+    return Generation(tuple(written.token_ids), float(written.cumulative_logprob or 0.0))
 
 
 @contextmanager

@@ -16,11 +16,7 @@ class CircuitBreaker:
     """
 
     def __init__(
-        self,
-        *,
-        first_pause_s: float = 0.5,
-        longest_pause_s: float = 30.0,
-        clock: Callable[[], float] = time.monotonic,
+        self, *, first_pause_s: float = 0.5, longest_pause_s: float = 30.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._first_pause_s = first_pause_s
         self._longest_pause_s = longest_pause_s

@@ -18,8 +18,8 @@ class EventIntake:
     Events may name an item that was removed since: the user saw it before.
     """
 
-    def __init__(self, views: Snapshots, histories: Histories) -> None:
-        self._views = views
+    def __init__(self, snapshots: Snapshots, histories: Histories) -> None:
+        self._snapshots = snapshots
         self._histories = histories
 
     async def add(self, request: EventsRequest) -> EventsResponse:
@@ -29,7 +29,7 @@ class EventIntake:
             StoreUnavailableError: nothing was stored.
         """
         now = int(time.time())
-        catalog = (await self._views.current()).catalog
+        catalog = (await self._snapshots.current()).catalog
         good: list[StoredEvent] = []
         rejected: list[RejectedEvent] = []
         for position, event in enumerate(request.events):

@@ -1,4 +1,4 @@
-"""Which items a request may be answered with, and therefore which rows of the index."""
+"""The items, and so the rows of the index, that may answer a request."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from serving.schema import Filters
 
 @dataclass(frozen=True)
 class Candidates:
-    """What passed.
+    """The items that passed filters and exclusions.
 
     Attributes:
         rows: bool [number of rows]; true where at least one item of the row passed.
-        filtered: the same before exclusions: what other requests with these filters have too.
+        filtered: the same before exclusions; equal for all requests with these filters.
     """
 
     rows: NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""What the catalog knows of a history."""
+"""A history tied to the catalog: its known titles, and how many entries are unknown."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class KnownHistory:
     """A history tied to the catalog.
 
     Attributes:
-        titles: the known entries' titles, oldest first, as the catalog spells them; also of items that were removed
-            since, for the model knows them.
+        titles: the known entries' titles, oldest first, as the catalog writes them; also of items that were removed
+            since, because the model knows them.
         item_ids: every item that shares a title with a known entry.
         unknown: how many entries are neither an item id nor a title.
         source: where the entries came from.

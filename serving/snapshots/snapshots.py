@@ -1,4 +1,4 @@
-"""Which snapshot a request is answered from: the newest when it comes in, and that one to its end."""
+"""The snapshot of a request: the newest when it arrives, and the same one to its end."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class _DeriveTries:
 
 
 def index_used(snapshot: Snapshot) -> IndexUsed:
-    """What an answer says of its snapshot."""
+    """Describe a snapshot as answers do."""
     return IndexUsed(version=snapshot.label, encoder=snapshot.encoder_name)
 
 
@@ -68,7 +68,7 @@ class Snapshots:
 
     Args:
         live: stays the caller's to close.
-        tokenizations: of the adapters that write titles of the catalog only, by digest.
+        tokenizations: of the adapters with constrained decoding, by digest.
 
     Attributes:
         served: the snapshot that requests are answered from, as of the last look.
@@ -87,18 +87,18 @@ class Snapshots:
 
     @property
     def outdated(self) -> bool:
-        """Whether something cannot be taken up: because of the workspace, or because a renewal failed."""
+        """Whether `served` is out of date: the workspace has a problem, or a renewal failed."""
         return self._live.problem is not None or self.failure is not None
 
     def tries(self, snapshot: Snapshot) -> Mapping[str, TitleTries]:
-        """Return what adapters may write that write titles of the catalog only, by the digest of their tokenization."""
+        """Return the tries for adapters with constrained decoding, by the digest of their tokenization."""
         return snapshot.get(self._tries).by_tokenization
 
     async def current(self) -> Snapshot:
         """Return the newest snapshot. Costs a few `stat` calls when nothing was changed.
 
-        If the newest cannot be prepared, because the disk is full for instance, the one before goes on, `outdated` says
-        so, and it is tried again every second.
+        If the newest cannot be prepared (a full disk, say), the one before stays, `outdated` says so, and the next try
+        follows after a second.
         """
         new = self.served is not self._live.snapshot or self._live.is_stale()
         if new and (self.failure is None or time.monotonic() >= self._retry_at):
@@ -145,7 +145,7 @@ class Snapshots:
             self._retry_at = time.monotonic() + _RETRY_S
 
     def _prepared(self, snapshot: Snapshot) -> Snapshot:
-        """Make here, not in the event loop, what requests need of a snapshot."""
+        """Derive what requests need, here and not in the event loop."""
         snapshot.slots  # noqa: B018
         snapshot.get(self._tries)
         return snapshot

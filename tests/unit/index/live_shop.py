@@ -46,11 +46,11 @@ def settle(live: LiveIndex) -> None:
 def assert_shows(live: LiveIndex, changes: Sequence[Change]) -> None:
     """The snapshot is the fold of all changes, and a search over it is brute force over the fold."""
     fold = change_catalog(ORIGIN, changes)
-    view = live.snapshot
-    assert view.position.changes == len(changes)
-    assert list(view.catalog.titles) == list(fold.titles)
-    assert (view.catalog.items, view.catalog.digest) == (fold.items, fold.digest)
-    assert view.popularity.tolist() == [*POPULARITY, *[0] * (len(fold) - len(POPULARITY))]
+    snapshot = live.snapshot
+    assert snapshot.position.changes == len(changes)
+    assert list(snapshot.catalog.titles) == list(fold.titles)
+    assert (snapshot.catalog.items, snapshot.catalog.digest) == (fold.items, fold.digest)
+    assert snapshot.popularity.tolist() == [*POPULARITY, *[0] * (len(fold) - len(POPULARITY))]
     vectors = LetterEncoder().encode(fold.titles)
     alive = [row for row in range(len(fold)) if fold.items_of(row)]
     for text in ("abcd", "hij"):
@@ -60,4 +60,4 @@ def assert_shows(live: LiveIndex, changes: Sequence[Change]) -> None:
             expected.remove(row := fold.find_title_row(text))
             expected.insert(0, row)
         if alive:
-            assert view.grounder.rank([text], len(fold))[0].rows.tolist() == expected
+            assert snapshot.grounder.rank([text], len(fold))[0].rows.tolist() == expected

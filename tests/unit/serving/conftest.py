@@ -147,20 +147,20 @@ def rig(tmp_path: Path, live: LiveIndex, store: EventStore, cache: HistoryCache)
         allow_override=True,
     )
     admission = Admission(max_running=2, max_waiting=1, retry_after_s=3)
-    views = Snapshots(live, {renderer.tokenization_digest: renderer})
+    snapshots = Snapshots(live, {renderer.tokenization_digest: renderer})
     heartbeat = Heartbeat(engine, adapter_id=ADAPTER_IDS["sft"], prompt_ids=[1], hung_after_s=0.05)
     recommender = Recommender(
         arms=arms,
         engine=engine,
         heartbeat=heartbeat,
-        views=views,
+        snapshots=snapshots,
         histories=histories,
         store=store,
         admission=admission,
         timeout_ms=5000,
     )
-    events, items = EventIntake(views, histories), ItemEditor(live, views, allowed=True)
-    service = Service(recommender, events, items, arms, views, engine, heartbeat, store, cache)
+    events, items = EventIntake(snapshots, histories), ItemEditor(live, snapshots, allowed=True)
+    service = Service(recommender, events, items, arms, snapshots, engine, heartbeat, store, cache)
     made = Rig(service, engine, heartbeat, store, renderer, admission, live)
     made.write("sft", "Portal")
     made.write("soft", "Zork")

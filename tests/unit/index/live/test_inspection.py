@@ -27,8 +27,8 @@ def make(titles: Sequence[str], index: TitleSearch | None = None) -> Snapshot:
     return Snapshot("0001-00000000", catalog, ranker, "letters", catalog.imported_at)
 
 
-def look(view: Snapshot, pending: int = 0) -> dict[str, Check]:
-    return {check.what: check for check in inspect_index(view, pending=pending, rebuild="softrec index shop")}
+def look(snapshot: Snapshot, pending: int = 0) -> dict[str, Check]:
+    return {check.what: check for check in inspect_index(snapshot, pending=pending, rebuild="softrec index shop")}
 
 
 def test_a_sound_index_has_nothing_to_be_done() -> None:
@@ -41,13 +41,13 @@ def test_a_sound_index_has_nothing_to_be_done() -> None:
 
 
 def test_changes_are_looked_at_as_well_and_empty_rows_are_not() -> None:
-    view = make(SOUND).advance([Change("remove", "0"), Change("put", "n", "Cab", "")], Position(2, ""))
-    checks = look(view, pending=2)
+    snapshot = make(SOUND).advance([Change("remove", "0"), Change("put", "n", "Cab", "")], Position(2, ""))
+    checks = look(snapshot, pending=2)
     assert checks["pending changes"].found == "2 since this version, 1 new titles; 1 rows without items"
     assert {check.verdict for check in checks.values()} == {
         "ok"
     }  # "Cab" is as near to "abc" as can be, but that is gone
-    assert look(view, pending=1000)["pending changes"].remedy == "merge them: `softrec index shop`"
+    assert look(snapshot, pending=1000)["pending changes"].remedy == "merge them: `softrec index shop`"
 
 
 def test_duplicate_and_near_titles_are_shown() -> None:
@@ -104,8 +104,8 @@ def test_values_that_are_not_finite_end_the_inspection() -> None:
 
 
 def test_a_catalog_without_items_is_said() -> None:
-    view = make(SOUND[:2]).advance([Change("remove", "0"), Change("remove", "1")], Position(2, ""))
-    [check] = inspect_index(view, pending=2, rebuild="softrec index shop")
+    snapshot = make(SOUND[:2]).advance([Change("remove", "0"), Change("remove", "1")], Position(2, ""))
+    [check] = inspect_index(snapshot, pending=2, rebuild="softrec index shop")
     assert check.found == "the catalog has no item left"
 
 

@@ -121,11 +121,11 @@ def test_a_removed_title_is_not_found_and_its_row_stays_empty(shop: Workspace) -
         live.apply(Change("remove", "b"))
         live.apply(Change("put", "e", "new"))
         for _ in range(2):
-            view = live.snapshot
-            assert view.catalog.items_of(1) == ()
-            assert view.catalog.find_title_row("de") is None
-            assert view.catalog.find_item_row("e") == 3
-            ranking = view.grounder.rank(["de"], 9)[0]
+            snapshot = live.snapshot
+            assert snapshot.catalog.items_of(1) == ()
+            assert snapshot.catalog.find_title_row("de") is None
+            assert snapshot.catalog.find_item_row("e") == 3
+            ranking = snapshot.grounder.rank(["de"], 9)[0]
             assert (ranking.grounding.match, 1 in ranking.rows) == ("nearest", False)
             live.merge()
         assert live.apply(Change("put", "x", "DE")).row == 1  # the title is back, and so is its row
@@ -147,7 +147,7 @@ def test_texts_embedded_before_a_change_are_known_after_it(shop: Workspace) -> N
 
 
 def test_readers_see_whole_views_while_all_is_changed(shop: Workspace) -> None:
-    """Threads rank while others change and merge: every view fits together, and none goes back in time."""
+    """Threads rank while others change and merge: every snapshot fits together, and none goes back in time."""
     with opened(shop, merge_at=4) as live:
         over = threading.Event()
         faults: list[str] = []
@@ -155,13 +155,13 @@ def test_readers_see_whole_views_while_all_is_changed(shop: Workspace) -> None:
         def read() -> None:
             last = 0
             while not over.is_set():
-                view = live.snapshot
-                [ranking] = view.grounder.rank(["abd"], 3)
-                whole = len(view.catalog) == len(view.grounder.index) == len(view.popularity)
-                found = all(view.catalog.items_of(row) for row in ranking.rows.tolist())
-                if not (whole and found and view.position.changes >= last):
-                    faults.append(f"{view.label}: {ranking}")
-                last = view.position.changes
+                snapshot = live.snapshot
+                [ranking] = snapshot.grounder.rank(["abd"], 3)
+                whole = len(snapshot.catalog) == len(snapshot.grounder.index) == len(snapshot.popularity)
+                found = all(snapshot.catalog.items_of(row) for row in ranking.rows.tolist())
+                if not (whole and found and snapshot.position.changes >= last):
+                    faults.append(f"{snapshot.label}: {ranking}")
+                last = snapshot.position.changes
 
         def change(name: str) -> None:
             for number in range(10):

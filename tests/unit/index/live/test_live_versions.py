@@ -39,7 +39,7 @@ def test_a_merge_embeds_nothing_and_covers_all(shop: Workspace) -> None:
     assert merged.startswith("0002-")
     assert list_versions(shop.index_dir) == [first, merged]
     assert live.merge() is None
-    assert held.grounder.rank(["new"], 1)[0].rows.tolist() == [3]  # who holds the old view goes on with it
+    assert held.grounder.rank(["new"], 1)[0].rows.tolist() == [3]  # who holds the old snapshot goes on with it
     loaded = load_active(shop.index_dir, ORIGIN, journal_of(shop), encoder=encoder)
     assert (loaded.catalog.items, loaded.position) == (live.snapshot.catalog.items, live.snapshot.position)
     live.close()
@@ -90,8 +90,9 @@ def test_a_merge_asks_for_the_same_kind_of_search(tmp_path: Path) -> None:
     assert manifest.body["rows"] == 1201
 
 
-def test_many_changes_are_merged_in_the_background(shop: Workspace) -> None:
-    with opened(shop, merge_at=3, keep=2) as live:
+def test_many_changes_are_merged_in_the_background(shop: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.live.live._KEEP", 2)
+    with opened(shop, merge_at=3) as live:
         for number in range(12):
             live.apply(Change("put", f"n{number}", f"title {'x' * number}"))
     assert live.pending < 12

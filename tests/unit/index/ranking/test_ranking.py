@@ -85,10 +85,10 @@ def test_bigrecs_gamma_divides_normalised_distances_by_popularity() -> None:
 
 
 @given(st.lists(st.integers(0, 5), min_size=6, max_size=6), st.sampled_from(["a", "bb", "ca", "xyz"]))
-def test_places_by_gamma_are_those_of_the_ranking(popularity: list[int], text: str) -> None:
+def test_ranks_by_gamma_are_those_of_the_ranking(popularity: list[int], text: str) -> None:
     ranker = make_ranker(tuple(popularity))
     written = [Written((text,), (-1.0,))] * 6
-    places = ranker.places_by_gamma(written, range(6), (0.5, 3.0))
+    places = ranker.ranks_by_gamma(written, range(6), (0.5, 3.0))
     for gamma, found in zip((0.5, 3.0), places, strict=True):
         [ranked] = ranker.rank(written[:1], 6, RankingSpec(popularity_gamma=gamma))
         assert [ranked.rows.tolist().index(row) for row in range(6)] == found.tolist()

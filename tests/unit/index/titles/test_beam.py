@@ -45,7 +45,7 @@ def open_of(
     """Close what is not allowed (bool [rows of the catalog]) and what is excluded (rows)."""
     parts = []
     for trie in tries:
-        title_filter = None if allowed is None else trie.admit(allowed)
+        title_filter = None if allowed is None else trie.make_filter(allowed)
         parts.append(FilteredTrie(trie, title_filter, TitleOrder.of(trie).excluded_nodes(excluded, title_filter)))
     return AllowedTitles(tuple(parts), frozenset(excluded))
 

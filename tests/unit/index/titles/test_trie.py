@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from index.titles.trie import ROOT, TitleTrie
 
@@ -15,11 +16,19 @@ def build(sequences: list[tuple[int, ...]]) -> TitleTrie:
     return TitleTrie.build(sequences, range(len(sequences)))
 
 
+def child_tokens(trie: TitleTrie, node: int) -> list[int]:
+    return trie.tokens[trie.first_child[node] : trie.first_child[node + 1]].tolist()
+
+
+def rows_below(trie: TitleTrie, node: int) -> NDArray[np.int32]:
+    return trie.rows[trie.begin[node] : trie.end[node]]
+
+
 def find(trie: TitleTrie, tokens: tuple[int, ...]) -> int:
     """The node that a beginning of a title leads to."""
     node = ROOT
     for token in tokens:
-        node = int(trie.first_child[node]) + trie.child_tokens(node).tolist().index(token)
+        node = int(trie.first_child[node]) + child_tokens(trie, node).index(token)
     return node
 
 
@@ -31,10 +40,10 @@ def test_every_prefix_is_one_node_with_its_continuations_and_rows(sequences: lis
     for prefix in prefixes:
         node = find(trie, prefix)
         following = sorted({other[len(prefix)] for other in prefixes if other[:-1] == prefix and other})
-        assert trie.child_tokens(node).tolist() == following
+        assert child_tokens(trie, node) == following
         assert bool(trie.is_title(np.array([node]))[0]) == (prefix[-1:] == (END,))
         below = [row for row, sequence in enumerate(sequences) if sequence[: len(prefix)] == prefix]
-        assert sorted(trie.rows_below(node).tolist()) == below
+        assert sorted(rows_below(trie, node).tolist()) == below
 
 
 @given(titles)
@@ -43,21 +52,19 @@ def test_a_batch_of_children_is_each_nodes_children_and_parents_undo_it(sequence
     nodes = np.arange(len(trie))[::-1]
     owners, children = trie.children(nodes)
     for place, node in enumerate(nodes):
-        assert trie.tokens[children[owners == place]].tolist() == trie.child_tokens(int(node)).tolist()
+        assert trie.tokens[children[owners == place]].tolist() == child_tokens(trie, int(node))
     assert (trie.parents()[children] == nodes[owners]).all()
     assert trie.parents()[ROOT] == ROOT
 
 
 @given(titles, st.data())
-def test_a_node_is_admitted_where_an_allowed_title_lies_below(
-    sequences: list[tuple[int, ...]], data: st.DataObject
-) -> None:
+def test_a_node_passes_where_an_allowed_title_lies_below(sequences: list[tuple[int, ...]], data: st.DataObject) -> None:
     allowed = np.array(data.draw(st.lists(st.booleans(), min_size=len(sequences), max_size=len(sequences))))
     trie = build(sequences)
-    title_filter = trie.admit(allowed)
+    title_filter = trie.make_filter(allowed)
     assert title_filter.counts[-1] == allowed.sum()
     found = title_filter(np.arange(len(trie)))
-    assert found.tolist() == [bool(allowed[trie.rows_below(node)].any()) for node in range(len(trie))]
+    assert found.tolist() == [bool(allowed[rows_below(trie, node)].any()) for node in range(len(trie))]
 
 
 @given(titles, st.randoms())

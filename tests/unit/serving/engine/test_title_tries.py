@@ -72,24 +72,24 @@ def test_a_grown_catalog_gets_a_small_trie_beside_the_large_one(tries: TitleTrie
 def test_a_title_costs_the_same_however_many_came_before_it(
     tries: TitleTries, renderer: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Blocks of 4, 8, 16 ... titles: counts what is spelled anew, title by title, up to 24 added."""
+    """Blocks of 4, 8, 16 ... titles: counts the titles that are tokenized again, title by title, up to 24 added."""
     monkeypatch.setattr(title_tries, "_BLOCK", 4)
-    spelled: list[int] = []
+    tokenized: list[int] = []
 
-    def build(catalog: Catalog, spelling: Renderer, rows: Sequence[int]) -> TitleTrie:
-        spelled.append(len(rows))
-        return build_trie(catalog, spelling, rows)
+    def build(catalog: Catalog, tokenization: Renderer, rows: Sequence[int]) -> TitleTrie:
+        tokenized.append(len(rows))
+        return build_trie(catalog, tokenization, rows)
 
     monkeypatch.setattr(title_tries, "build_trie", build)
     items = [Item(f"n{number}", f"New {number}") for number in range(24)]
     for n in range(25):
         catalog = Catalog.from_items([*ITEMS, *items[:n]])
-        spelled.clear()
+        tokenized.clear()
         tries = tries.grown(catalog, renderer)
         assert tries.n_rows == 7 + n
         assert len(tries.allowed_titles().folders) <= 2 + (n // 4).bit_length()
         # n & -n, its largest power of two, is what is put together at a multiple of four; else the rest
-        assert sum(spelled) == (n & -n if n % 4 == 0 else n % 4)
+        assert sum(tokenized) == (n & -n if n % 4 == 0 else n % 4)
         if n % 12 == 0:
             assert rows_of(tries.allowed_titles(), renderer, catalog) == list(range(7 + n))
     late = tries.grown(catalog, renderer).allowed_titles()
@@ -125,9 +125,10 @@ def test_a_filter_that_a_full_disk_cut_off_is_written_again(tries: TitleTries, m
         raise OSError(28, "No space left on device")
 
     allowed = np.arange(7) != 3
-    with monkeypatch.context() as full, pytest.raises(EngineUnavailableError):
+    with monkeypatch.context() as full:
         full.setattr(title_tries.np, "save", save_a_part)
-        tries.allowed_titles(allowed)
+        with pytest.raises(EngineUnavailableError):
+            tries.allowed_titles(allowed)
     titles = tries.allowed_titles(allowed)
     [one], [file] = titles.allowed.tries, files_of(titles)
     assert np.load(file).tolist() == one.title_filter.counts.tolist()
@@ -136,12 +137,12 @@ def test_a_filter_that_a_full_disk_cut_off_is_written_again(tries: TitleTries, m
 def test_lost_files_are_written_again_with_the_next_request(
     tries: TitleTries, renderer: Renderer, tmp_path: Path
 ) -> None:
-    """All of `index/tries` goes, as a clean-up of the host would take it, while requests and views hold files there."""
-    view = tries.grown(Catalog.from_items([*ITEMS, Item("i9", "Portal 2")]), renderer)
+    """A clean-up of the host removes all of `index/tries` while requests and snapshots hold files there."""
+    grown = tries.grown(Catalog.from_items([*ITEMS, Item("i9", "Portal 2")]), renderer)
     allowed = np.arange(8) != 3
-    held = view.allowed_titles(allowed)
+    held = grown.allowed_titles(allowed)
     shutil.rmtree(tmp_path / "tries")
-    again = view.allowed_titles(allowed)
+    again = grown.allowed_titles(allowed)
     for titles in (held, again):
         assert [map_trie(folder).rows.tolist() for folder in titles.folders] == [
             one.trie.rows.tolist() for one in titles.allowed.tries
@@ -175,12 +176,12 @@ def test_the_folder_of_a_killed_server_is_removed_by_the_next(tmp_path: Path, re
 
 def test_the_trie_of_a_running_server_is_not_removed_by_who_makes_another(tmp_path: Path, renderer: Renderer) -> None:
     tries = TitleTries.open(tmp_path, tiny_catalog(), renderer)
-    view = tries.grown(tiny_catalog(), renderer)
+    grown = tries.grown(tiny_catalog(), renderer)
     del tries
     open_trie(tmp_path, Catalog.from_items(ITEMS[:3]), renderer)
-    [folder] = view.allowed_titles().folders
-    assert map_trie(folder).rows.tolist() == view.allowed_titles().allowed.tries[0].trie.rows.tolist()
-    del view
+    [folder] = grown.allowed_titles().folders
+    assert map_trie(folder).rows.tolist() == grown.allowed_titles().allowed.tries[0].trie.rows.tolist()
+    del grown
     open_trie(tmp_path, Catalog.from_items(ITEMS[:5]), renderer)
     assert not folder.exists()
 
@@ -203,7 +204,7 @@ def test_a_filter_asked_for_again_outlives_the_request_that_brought_it_first(tri
     assert np.load(file).tolist() == again.allowed.tries[0].title_filter.counts.tolist()
 
 
-def test_files_live_as_long_as_a_request_or_a_view_holds_them(tries: TitleTries, renderer: Renderer) -> None:
+def test_files_live_as_long_as_a_request_or_a_snapshot_holds_them(tries: TitleTries, renderer: Renderer) -> None:
     held = tries.allowed_titles(np.arange(7) != 3)
     forgotten = files_of(tries.allowed_titles(np.arange(7) != 4))
     for number in range(40):  # more filters than are kept
@@ -212,10 +213,10 @@ def test_files_live_as_long_as_a_request_or_a_view_holds_them(tries: TitleTries,
     assert not forgotten[0].exists()
     [file] = files_of(held)
     assert file.is_file()
-    view = tries.grown(Catalog.from_items([*ITEMS, Item("i9", "Portal 2")]), renderer)
-    request = view.allowed_titles()
+    grown = tries.grown(Catalog.from_items([*ITEMS, Item("i9", "Portal 2")]), renderer)
+    request = grown.allowed_titles()
     added = request.folders[1]
-    del view
+    del grown
     gc.collect()
     assert added.is_dir()
     del request

@@ -16,7 +16,7 @@ from index.ranking.ranking_spec import RankingSpec
 from index.workspace import Workspace
 from serving.http.app import create_app
 from serving.schema import Degraded, Event, EventsRequest, EventType, ItemBody, ItemResponse, RecommendRequest
-from serving.snapshots import snapshots as views
+from serving.snapshots import snapshots
 from serving.snapshots.item_editor import ItemEditor
 from tests.tiny_shop import ITEMS
 from tests.unit.serving.conftest import LetterEncoder, Rig
@@ -138,7 +138,7 @@ async def test_a_fault_of_ours_is_not_the_callers(rig: Rig, monkeypatch: pytest.
 
 
 async def test_changes_need_permission(rig: Rig, http: httpx.AsyncClient) -> None:
-    closed = ItemEditor(rig.live, rig.service.views, allowed=False)
+    closed = ItemEditor(rig.live, rig.service.snapshots, allowed=False)
     object.__setattr__(rig.service, "items", closed)
     for answer in (
         await http.put("/items/j1", json={"title": "x"}),
@@ -230,7 +230,7 @@ async def test_a_change_that_answers_cannot_show_yet_says_so(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(views.TitleTries, "grown", fail)
+        patch.setattr(snapshots.TitleTries, "grown", fail)
         answer = (await http.put("/items/n1", json={"title": "Riven"})).json()
         assert answer["state"] == "added"
         [warning] = answer["warnings"]
@@ -238,17 +238,17 @@ async def test_a_change_that_answers_cannot_show_yet_says_so(
         assert "No space left on device" in warning["reason"]
         assert (await recommended(http, k=1))["degraded"] == [Degraded.INDEX_OUTDATED]
         assert (await http.get("/readyz")).json()["degraded"] == ["index_outdated"]
-    await rig.service.views.catch_up()
+    await rig.service.snapshots.catch_up()
     assert (await recommended(http, k=1))["degraded"] == []
 
 
 async def test_a_slow_renewal_keeps_nobody_waiting(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last view answers until the new one is there."""
-    monkeypatch.setattr(views, "_PATIENCE_S", 0.0)
+    """The last snapshot answers until the new one is there."""
+    monkeypatch.setattr(snapshots, "_PATIENCE_S", 0.0)
     _, other = _other_process(rig)
     other.apply(Change("remove", "i7"))
     other.close()
-    with rig.live._lock:  # somebody is making a view
-        assert (await rig.service.views.current()).position.changes == 0
-    while (await rig.service.views.current()).position.changes == 0:
+    with rig.live._lock:  # somebody is making a snapshot
+        assert (await rig.service.snapshots.current()).position.changes == 0
+    while (await rig.service.snapshots.current()).position.changes == 0:
         await asyncio.sleep(0.001)

@@ -1,4 +1,4 @@
-"""Which view a request gets, and what happens where the newest cannot be prepared."""
+"""Which snapshot a request gets, and what happens where the newest cannot be prepared."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -41,82 +41,84 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 
 @pytest.fixture
-async def views(tmp_path: Path, live: LiveIndex, disk: Disk) -> AsyncIterator[Snapshots]:
+async def snapshots(tmp_path: Path, live: LiveIndex, disk: Disk) -> AsyncIterator[Snapshots]:
     renderer = PromptRenderer(TEMPLATE, write_tiny_tokenizer(tmp_path / "base"), end_id=256)
     opened = Snapshots(live, {renderer.tokenization_digest: renderer})
     yield opened
     await opened.close()
 
 
-async def test_a_view_is_the_newest_and_the_same_until_something_changes(views: Snapshots, live: LiveIndex) -> None:
-    first = await views.current()
-    assert await views.current() is first
+async def test_a_view_is_the_newest_and_the_same_until_something_changes(snapshots: Snapshots, live: LiveIndex) -> None:
+    first = await snapshots.current()
+    assert await snapshots.current() is first
     live.apply(Change("put", "n1", "Riven"))
-    second = await views.current()
+    second = await snapshots.current()
     assert second is live.snapshot
-    [tries] = views.tries(second).values()
+    [tries] = snapshots.tries(second).values()
     assert tries.n_rows == len(live.snapshot.catalog)
     assert list(second.ranker.popular) == [*first.ranker.popular, len(first.catalog)]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SoftrecError("no title is short enough")])
 async def test_where_the_newest_cannot_be_prepared_the_one_before_goes_on(
-    views: Snapshots, live: LiveIndex, disk: Disk, error: Exception
+    snapshots: Snapshots, live: LiveIndex, disk: Disk, error: Exception
 ) -> None:
-    first, disk.error = await views.current(), error
+    first, disk.error = await snapshots.current(), error
     live.apply(Change("put", "n1", "Riven"))
     for _ in range(2):
-        assert await views.current() is first
-        assert (views.outdated, views.failure) == (True, error)
+        assert await snapshots.current() is first
+        assert (snapshots.outdated, snapshots.failure) == (True, error)
     disk.error = None
-    assert await views.current() is live.snapshot
-    assert not views.outdated
+    assert await snapshots.current() is live.snapshot
+    assert not snapshots.outdated
 
 
 async def test_a_failing_renewal_is_not_tried_for_every_request(
-    views: Snapshots, live: LiveIndex, disk: Disk, monkeypatch: pytest.MonkeyPatch
+    snapshots: Snapshots, live: LiveIndex, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_RETRY_S", 3600.0)
     disk.error, disk.tries = OSError("full"), 0
     live.apply(Change("put", "n1", "Riven"))
     for _ in range(5):
-        await views.current()
+        await snapshots.current()
     assert disk.tries == 1
 
 
-async def test_catching_up_ends_after_one_failure(views: Snapshots, live: LiveIndex, disk: Disk) -> None:
+async def test_catching_up_ends_after_one_failure(snapshots: Snapshots, live: LiveIndex, disk: Disk) -> None:
     disk.error, disk.tries = OSError("full"), 0
     live.apply(Change("put", "n1", "Riven"))
-    await views.catch_up()
-    assert (disk.tries, views.failure) == (1, disk.error)
+    await snapshots.catch_up()
+    assert (disk.tries, snapshots.failure) == (1, disk.error)
     disk.error = None
-    await views.catch_up()
-    assert views.served is live.snapshot
-    assert views.failure is None
+    await snapshots.catch_up()
+    assert snapshots.served is live.snapshot
+    assert snapshots.failure is None
 
 
-async def test_a_bug_in_a_renewal_is_raised_and_not_waited_out(views: Snapshots, live: LiveIndex, disk: Disk) -> None:
+async def test_a_bug_in_a_renewal_is_raised_and_not_waited_out(
+    snapshots: Snapshots, live: LiveIndex, disk: Disk
+) -> None:
     disk.error = ZeroDivisionError()
     live.apply(Change("put", "n1", "Riven"))
     with pytest.raises(ZeroDivisionError):
-        await views.catch_up()
+        await snapshots.catch_up()
     with pytest.raises(ZeroDivisionError):
-        await views.current()
+        await snapshots.current()
 
 
-async def test_a_rebase_is_taken_up_with_tries_of_the_new_catalog(views: Snapshots, live: LiveIndex) -> None:
+async def test_a_rebase_is_taken_up_with_tries_of_the_new_catalog(snapshots: Snapshots, live: LiveIndex) -> None:
     """A removed title that nobody chose goes, so the rows behind it move; an added one is no longer in a small trie."""
     live.apply(Change("remove", "i7"))
     live.apply(Change("put", "n1", "Riven"))
-    await views.catch_up()
-    before = await views.current()
+    await snapshots.catch_up()
+    before = await snapshots.current()
     write_tiny_log(live._workspace.interactions_path)
     rebase_catalog(live._workspace, LetterEncoder())
-    after = await views.current()
+    after = await snapshots.current()
     assert after.imported.earlier_digests == (before.imported.digest,)
     assert list(after.catalog.titles) == [title for title in before.catalog.titles if title != "Zork"]
-    [tries] = views.tries(after).values()
+    [tries] = snapshots.tries(after).values()
     assert tries.n_rows == len(after.catalog)
     found = tries.allowed_titles().allowed.tries
     assert [sorted(one.trie.rows.tolist()) for one in found] == [list(range(len(after.catalog)))]
-    assert not views.outdated
+    assert not snapshots.outdated
