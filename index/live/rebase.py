@@ -10,6 +10,7 @@ covered changes from the journal.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,14 +60,17 @@ def rebase_catalog(workspace: Workspace, encoder: TitleEncoder, *, keep: int = 3
     Raises:
         SoftrecError: another process merges or rebases.
         ArtifactError: the catalog, the journal, the log or the index is missing, damaged or another's.
+        TimeoutError: others hold the journal for 10 s.
     """
-    try:
-        with file_lock(workspace.index_dir / MERGE_LOCK, timeout_s=0):
-            return _rebase(workspace, encoder, keep)
-    except TimeoutError:
-        raise SoftrecError(
-            f"{workspace.index_dir}: a server merges, or another rebase runs", remedy="run it again when that is done"
-        ) from None
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(file_lock(workspace.index_dir / MERGE_LOCK, timeout_s=0))
+        except TimeoutError:
+            raise SoftrecError(
+                f"{workspace.index_dir}: a server merges, or another rebase runs",
+                remedy="run it again when that is done",
+            ) from None
+        return _rebase(workspace, encoder, keep)
 
 
 def _rebase(workspace: Workspace, encoder: TitleEncoder, keep: int) -> Rebase:

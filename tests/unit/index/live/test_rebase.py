@@ -1,5 +1,7 @@
 """Changes folded into the imported catalog, whatever happens meanwhile."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +238,12 @@ def test_the_fold_is_the_current_catalog_and_what_must_stay(steps: list[Change],
     slots = [current.find_slot(item.item_id) for item in items]
     assert slots == sorted(slot for slot in slots if slot is not None)
     assert not any(item.available for item in items if item.item_id in hidden)
+
+
+def test_a_journal_that_others_hold_is_named_as_what_it_is(shop: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.catalog.journal._READ_WAIT_S", 0.05)
+    with closing(sqlite3.connect(shop.changes_path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TimeoutError, match=r"catalog_changes\.db: another writer has held it"):
+            rebase(shop)
+    assert rebase(shop).folded == len(CHANGES)
