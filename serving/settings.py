@@ -22,22 +22,24 @@ class ServingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     adapters: tuple[str, ...] = Field(default=(), description="Names of the adapters to serve; empty: all.")
-    default_adapter: str = Field(
-        default="",
+    default_adapter: str | None = Field(
+        default=None,
         description="Answers outside the experiment; empty: the last method's that is served, else the last by name.",
     )
     allow_adapter_override: bool = Field(default=False, description="Let a request name its adapter.")
     allow_item_changes: bool = Field(default=False, description="Let requests add, change and remove items.")
 
-    decoding: DecodingMode | Literal[""] = Field(
-        default="", description="How titles are written; empty: as each adapter's manifest says."
+    decoding: DecodingMode | None = Field(
+        default=None, description="How titles are written; empty: as each adapter's manifest says."
     )
-    width: int = Field(default=0, ge=0, le=100, description="Beams of constrained_beam; 0: the manifest's, else 20.")
-    ranking: RankingMode | Literal[""] = Field(
-        default="", description="How items are ranked; empty: as each adapter's manifest says."
+    width: int | None = Field(
+        default=None, ge=1, le=100, description="Beams of constrained_beam; empty: the manifest's, else 20."
+    )
+    ranking: RankingMode | None = Field(
+        default=None, description="How items are ranked; empty: as each adapter's manifest says."
     )
 
-    experiment: str = Field(
+    experiment: str | None = Field(
         default="-vs-".join(method_names()), description="The experiment's id and its hash seed; empty: none."
     )
     arms: tuple[str, ...] = Field(default=method_names(), description="The experiment's arms: served adapters.")
@@ -45,10 +47,11 @@ class ServingSettings(BaseModel):
         default=(), description="Share of each arm, summing to 1; empty: equal."
     )
 
-    database_url: str = Field(
-        default="", description="sqlite:/// or postgresql:// URL of the event store; empty: events.db of the workspace."
+    database_url: str | None = Field(
+        default=None,
+        description="sqlite:/// or postgresql:// URL of the event store; empty: events.db of the workspace.",
     )
-    redis_url: str = Field(default="", description="redis:// or unix:// URL; empty: an embedded Redis.")
+    redis_url: str | None = Field(default=None, description="redis:// or unix:// URL; empty: an embedded Redis.")
     history_limit: int = Field(default=1000, ge=1, le=10_000, description="Newest items read of a user's history.")
     history_ttl_s: int = Field(default=86_400, ge=1, description="Lifetime of a cached history.")
     redis_timeout_ms: int = Field(default=250, ge=1, description="Longest wait for Redis before the store answers.")
@@ -68,14 +71,21 @@ class ServingSettings(BaseModel):
         default="auto", description="Of the served weights; auto: float32 on the CPU, the model's own on a GPU."
     )
     kv_cache_gib: float = Field(default=0.5, gt=0, description="KV cache on the CPU; on a GPU vLLM takes the rest.")
-    engine_threads: int = Field(
-        default=0, ge=0, description="CPU threads of the engine; 0: OMP_NUM_THREADS, but at most all cores but one."
+    engine_threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="CPU threads of the engine; empty: OMP_NUM_THREADS, but at most all cores but one.",
     )
-    proof_tolerance: float = Field(
-        default=0.0,
-        ge=0,
-        description="Nats per token by which an adapter may miss its golden values; 0: 0.002 in float32, else 0.05.",
+    proof_tolerance: float | None = Field(
+        default=None,
+        gt=0,
+        description="Nats per token by which an adapter may miss its golden values; empty: 0.002 in float32, or 0.05.",
     )
+
+    @field_validator("experiment", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        return value or None
 
     @field_validator("adapters", "arms", "weights", mode="before")
     @classmethod

@@ -32,7 +32,7 @@ class ArmChooser:
 
     Args:
         adapters: by name.
-        default_adapter: the name of the one that answers outside the experiment; empty: `main_adapter`.
+        default_adapter: the name of the one that answers outside the experiment; None: `main_adapter`.
         experiment: None: no experiment runs.
         allow_override: whether a request may name its adapter.
 
@@ -44,7 +44,7 @@ class ArmChooser:
         self,
         adapters: Mapping[str, ServedAdapter],
         *,
-        default_adapter: str,
+        default_adapter: str | None,
         experiment: ArmsExperiment | None,
         allow_override: bool,
     ) -> None:

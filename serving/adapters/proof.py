@@ -124,6 +124,6 @@ def choose_adapters(adapters_dir: Path, names: Sequence[str]) -> list[Adapter]:
     return [read_adapter(adapters_dir / name) for name in names or found]
 
 
-def proof_tolerance(setting: float, *, dtype: str) -> float:
+def proof_tolerance(setting: float | None, *, dtype: str) -> float:
     """Return the tolerance of the settings, or the one that fits the dtype."""
     return setting or (FLOAT32_TOLERANCE if dtype == "float32" else HALF_TOLERANCE)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from index.catalog.catalog import Catalog
 from index.ranking.ranking import POOL, Written
@@ -111,25 +110,25 @@ class Decoder:
         return Decoded(written, found.titles[0].token_ids, constrained.completion_tokens, is_proven=found.is_proven)
 
 
-def choose_decoding(facts: Decoding, mode: DecodingMode | Literal[""], width: int) -> Decoding:
+def choose_decoding(facts: Decoding, mode: DecodingMode | None, width: int | None) -> Decoding:
     """Return how an adapter decodes: as its manifest says, unless the settings say otherwise.
 
     Args:
-        mode: of the settings; empty: the manifest's.
-        width: of the settings; 0: the manifest's, or `USUAL_WIDTH` if the mode is another.
+        mode: of the settings; None: the manifest's.
+        width: of the settings; None: the manifest's, or `USUAL_WIDTH` if the mode is another.
     """
     chosen = mode or facts.mode
     usual = facts.width if chosen == facts.mode else USUAL_WIDTH[chosen]
     return Decoding(chosen, facts.max_new_tokens, 1 if chosen == "greedy" else width or usual)
 
 
-def choose_ranking(adapter_id: str, facts: RankingSpec, mode: RankingMode | Literal[""]) -> RankingSpec:
-    """Return how an adapter's titles are ranked; `mode` is of the settings, empty: as its manifest says.
+def choose_ranking(adapter_id: str, facts: RankingSpec, mode: RankingMode | None) -> RankingSpec:
+    """Return how an adapter's titles are ranked; `mode` is of the settings, None: as its manifest says.
 
     Raises:
         SettingsError: a fusion is asked for, but the adapter has no weights for one.
     """
-    if not mode:
+    if mode is None:
         return facts
     if mode == "fusion" and facts.weights is None:
         raise SettingsError(

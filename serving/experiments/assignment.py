@@ -65,7 +65,7 @@ class ArmsExperiment:
 
 
 def plan_experiment(
-    experiment_id: str,
+    experiment_id: str | None,
     arms: Sequence[str],
     weights: Sequence[float],
     *,
@@ -88,7 +88,7 @@ def plan_experiment(
             f"experiment weights {', '.join(map(str, weights))} for {len(arms)} arms",
             remedy="give one weight per arm, summing to 1",
         )
-    if not experiment_id:
+    if experiment_id is None:
         return None
     missing = [arm for arm in arms if arm not in served]
     if missing and arms_are_chosen:

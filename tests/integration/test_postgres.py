@@ -59,7 +59,10 @@ def test_the_token_is_of_one_database_and_one_log(server: PostgresServer, url: s
 def test_a_user_without_the_right_to_create_tables_learns_what_to_grant(server: PostgresServer, url: str) -> None:
     with server.connect() as connection:
         connection.execute("CREATE ROLE reader LOGIN")  # since Postgres 15 `public` is its owner's alone
-    with pytest.raises(StoreUnavailableError, match=r"cannot be made: permission denied.*let its user create tables"):
+    with pytest.raises(
+        StoreUnavailableError,
+        match=r"cannot create the event store's tables: permission denied.*allow its user to create tables",
+    ):
         EventStore.open(url.replace("postgres@", "reader@"))
     with server.connect() as connection:
         connection.execute(f"DROP DATABASE {sa.make_url(url).database}".encode())  # refused while anyone is connected

@@ -7,9 +7,10 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -211,18 +212,28 @@ async def test_an_adapter_that_is_not_loaded_is_refused(engine) -> None:
         await engine.generate(PROMPT, adapter_id="c@1", max_new_tokens=1, request_id="unknown")
 
 
+async def cancel_midway(engine, *calls: Coroutine[Any, Any, object]) -> None:
+    """Cancel calls while the engine has requests of theirs. Its process stands still, so none can end before."""
+    [child] = engine._children
+    os.kill(child.pid, signal.SIGSTOP)
+    try:
+        tasks = [asyncio.create_task(call) for call in calls]
+        while not engine._llm.get_num_unfinished_requests():
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        os.kill(child.pid, signal.SIGCONT)
+    assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+
+
 async def test_cancellation_reaches_the_engine(engine) -> None:
-    tasks = [
-        asyncio.create_task(engine.generate(PROMPT, adapter_id="a@1", max_new_tokens=150, request_id=f"long-{n}"))
-        for n in range(8)
-    ]
-    await asyncio.sleep(0.05)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.03):
-            await engine.generate(PROMPT, adapter_id="a@1", max_new_tokens=150, request_id="deadline")
+    calls = (
+        engine.generate(PROMPT, adapter_id="a@1", max_new_tokens=150, request_id=f"long-{number}")
+        for number in range(8)
+    )
+    await cancel_midway(engine, *calls)
     assert engine._llm.get_num_unfinished_requests() == 0
     assert (await engine.generate(PROMPT, adapter_id="a@1", max_new_tokens=2, request_id="after")).ids
 
@@ -314,34 +325,30 @@ async def test_a_search_finds_its_titles_again_after_their_files_were_deleted(en
 
 
 async def test_a_cancelled_search_leaves_nothing_running(engine, tries) -> None:
-    running = [
-        asyncio.create_task(search(engine, tries.allowed_titles(), name, name=f"c{number}"))
-        for number, name in enumerate((*ADAPTERS, None))
-    ]
-    await asyncio.sleep(0.05)
-    for task in running:
-        task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.03):
-            await search(engine, tries.allowed_titles(), "a@1", name="late")
+    searches = (
+        search(engine, tries.allowed_titles(), name, name=f"c{number}") for number, name in enumerate((*ADAPTERS, None))
+    )
+    await cancel_midway(engine, *searches)
     assert engine._llm.get_num_unfinished_requests() == 0
     assert (await search(engine, tries.allowed_titles(), "a@1", width=1, k=1, name="after")).titles
 
 
 async def test_a_search_cancelled_while_a_request_is_handed_over_leaves_none(engine, tries, monkeypatch) -> None:
     """The engine has the request already, the search does not know it yet."""
-    add_request = engine._llm.add_request
+    add_request, handed_over = engine._llm.add_request, asyncio.Event()
 
     async def add_slowly(*args, **kwargs):
         outputs = await add_request(*args, **kwargs)
-        await asyncio.sleep(10)
+        handed_over.set()
+        await asyncio.Event().wait()
         return outputs
 
     monkeypatch.setattr(engine._llm, "add_request", add_slowly)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):
-            await search(engine, tries.allowed_titles(), "a@1", name="handed-over")
+    searching = asyncio.create_task(search(engine, tries.allowed_titles(), "a@1", name="handed-over"))
+    await handed_over.wait()
+    searching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await searching
     assert engine._llm.get_num_unfinished_requests() == 0
 
 
@@ -381,11 +388,13 @@ async def test_a_killed_engine_is_named_and_a_bad_adapter_leaves_no_process(
         await open_engine(replace(tiny_model, adapters={"c@1": empty}))
     await engine.ping()  # the first engine is none of the second's business
     [child] = engine._children
+    os.kill(child.pid, signal.SIGSTOP)  # so that neither call ends before the kill
     running = asyncio.create_task(
         engine.generate(PROMPT, adapter_id="a@1", max_new_tokens=150, request_id="interrupted")
     )
     searching = asyncio.create_task(search(engine, tries.allowed_titles(), "b@1", name="interrupted"))
-    await asyncio.sleep(0.02)
+    while engine._llm.get_num_unfinished_requests() < 2:
+        await asyncio.sleep(0)
     os.kill(child.pid, signal.SIGKILL)
     for task in (running, searching):
         with pytest.raises(EngineUnavailableError):

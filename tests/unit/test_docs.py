@@ -58,6 +58,8 @@ def as_variable(value: Any) -> str:
     """A setting's default as the tables and an environment variable spell it."""
     if isinstance(value, tuple):
         value = ",".join(map(str, value))
+    if value is None:
+        return "empty"
     return (str(value).lower() if isinstance(value, bool) else str(value)) or "empty"
 
 

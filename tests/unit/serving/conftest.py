@@ -142,7 +142,7 @@ def rig(tmp_path: Path, live: LiveIndex, store: EventStore, cache: HistoryCache)
     histories = Histories(store, cache, limit=1000)
     arms = ArmChooser(
         adapters,
-        default_adapter="",
+        default_adapter=None,
         experiment=plan_experiment("sft-vs-soft", ("sft", "soft"), (), served=list(adapters)),
         allow_override=True,
     )

@@ -17,7 +17,7 @@ def test_environment_and_overrides() -> None:
 def test_an_empty_variable_is_an_unset_one_but_an_empty_experiment_is_none() -> None:
     assert read_settings({"SOFTREC_ARMS": "", "SOFTREC_MAX_RUNNING": ""}).arms == ("sft", "soft")
     assert read_settings({}).experiment == "sft-vs-soft"
-    assert read_settings({"SOFTREC_EXPERIMENT": ""}).experiment == ""
+    assert read_settings({"SOFTREC_EXPERIMENT": ""}).experiment is None
 
 
 def test_an_unknown_variable_is_refused_with_a_guess() -> None:

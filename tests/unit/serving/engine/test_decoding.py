@@ -215,11 +215,11 @@ async def test_explain_keeps_the_titles_with_their_log_probabilities(rig: Rig, t
 
 def test_settings_override_the_manifest_and_a_fusion_needs_weights() -> None:
     manifest = Decoding("constrained_beam", 42, 20)
-    assert choose_decoding(manifest, "", 0) == manifest
-    assert choose_decoding(manifest, "", 5) == Decoding("constrained_beam", 42, 5)
-    assert choose_decoding(Decoding("greedy", 42), "constrained_beam", 0) == manifest
+    assert choose_decoding(manifest, None, None) == manifest
+    assert choose_decoding(manifest, None, 5) == Decoding("constrained_beam", 42, 5)
+    assert choose_decoding(Decoding("greedy", 42), "constrained_beam", None) == manifest
     assert choose_decoding(manifest, "greedy", 5) == Decoding("greedy", 42, 1)
-    assert choose_ranking("a@1", FUSION, "") == choose_ranking("a@1", FUSION, "fusion") == FUSION
+    assert choose_ranking("a@1", FUSION, None) == choose_ranking("a@1", FUSION, "fusion") == FUSION
     assert choose_ranking("a@1", FUSION, "l2") == RankingSpec("l2", FUSION.weights)
     assert choose_ranking("a@1", RankingSpec("likelihood", FUSION.weights), "fusion") == FUSION
     with pytest.raises(SettingsError, match=r"a@1 ranks by likelihood and has no weights.* SOFTREC_RANKING"):

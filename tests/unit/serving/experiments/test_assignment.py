@@ -57,11 +57,11 @@ def test_another_experiment_shuffles_anew() -> None:
 
 def test_an_experiment_needs_its_arms_served() -> None:
     assert plan_experiment("e", ("sft", "soft"), (), served=["soft"]) is None
-    assert plan_experiment("", ("sft", "soft"), (), served=["sft", "soft"]) is None
+    assert plan_experiment(None, ("sft", "soft"), (), served=["sft", "soft"]) is None
     with pytest.raises(SettingsError, match=r"arm sft is not served; served: soft; set SOFTREC_ARMS"):
         plan_experiment("e", ("sft", "soft"), (), served=["soft"], arms_are_chosen=True)
     assert plan_experiment("e", ("soft",), (), served=["soft"], arms_are_chosen=True) is None
-    assert plan_experiment("", ("sft", "soft"), (), served=["soft"], arms_are_chosen=True) is None
+    assert plan_experiment(None, ("sft", "soft"), (), served=["soft"], arms_are_chosen=True) is None
     planned = plan_experiment("e", ("sft", "soft"), (), served=["soft", "sft"])
     assert planned == ArmsExperiment("e", ("sft", "soft"), (0.5, 0.5))
     with pytest.raises(SettingsError, match="one weight per arm"):
