@@ -1,8 +1,8 @@
 """Folders that are either whole or absent.
 
-An artifact is a folder whose `manifest.json` says what it is, what it must be used with, and the SHA-256 of every file
-in it. It is filled under a temporary name, its manifest is written last, and one rename puts it in place. So a folder
-without a manifest is not an artifact, and a killed writer leaves nothing that could be loaded.
+An artifact is a folder whose `manifest.json` names its kind, the artifacts that it belongs to, and the SHA-256 of every
+file in it. It is filled under a temporary name, its manifest is written last, and one rename puts it in place. So a
+folder without a manifest is not an artifact, and a killed writer leaves nothing that could be loaded.
 
 A manifest may come from elsewhere. So the files that it names must lie in its folder, be no links, and be of a kind
 that runs nothing when it is read: no pickles.
@@ -142,7 +142,7 @@ def _write_whole(path: Path, data: bytes) -> None:
 
 @contextmanager
 def write_artifact(directory: Path, *, kind: str) -> Iterator[Draft]:
-    """Fill a draft; on a clean exit it becomes `directory`, replacing what stood there. On an error nothing changes."""
+    """Fill a draft; on a clean exit it becomes `directory`, replacing an earlier one. On an error nothing changes."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with _workroom(directory) as workroom:
         draft = Draft(workroom / "new")
@@ -192,8 +192,8 @@ def read_manifest(directory: Path, *, kind: str, command: str) -> Manifest:
 
     Args:
         directory: the artifact's folder.
-        kind: what it must be.
-        command: what makes it, for the error's remedy.
+        kind: the required kind.
+        command: the command that makes it, for the error's remedy.
 
     Raises:
         MissingArtifactError: no manifest there.

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from index.ranking.ranking import RankedRows, Written
 from index.ranking.ranking_spec import RankingSpec
-from serving.adapters.arms import Assignment
 from serving.events.event_store import Decision
 from serving.schema import (
     ArmReason,
@@ -59,22 +58,6 @@ class AnswerDraft:
     _started: float = field(default_factory=time.perf_counter)
     _timings: dict[str, float] = field(default_factory=dict)
 
-    @classmethod
-    def begin(
-        cls, choice: Assignment, *, request_id: str, user_id: str | None, experiment_id: str | None, index: IndexUsed
-    ) -> AnswerDraft:
-        """Start with the adapter that will answer."""
-        return cls(
-            request_id=request_id,
-            user_id=user_id,
-            experiment_id=experiment_id,
-            assigned=choice.assigned,
-            served=choice.served,
-            reason=choice.reason,
-            adapter_id=choice.adapter.adapter_id,
-            index=index,
-        )
-
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Record the duration of a stage."""
@@ -95,7 +78,7 @@ class AnswerDraft:
         self.degraded.append(label)
 
     def decision(self) -> Decision:
-        """Return what the event store keeps."""
+        """Return the decision for the event store."""
         return Decision(
             request_id=self.request_id,
             user_id=self.user_id,
@@ -114,7 +97,7 @@ class AnswerDraft:
         )
 
     def response(self) -> RecommendResponse:
-        """Return what the caller gets."""
+        """Return the response for the caller."""
         assert self.history is not None
         stages = {stage: round(self._timings.get(stage, 0.0), 3) for stage in _STAGES}
         return RecommendResponse(

@@ -49,7 +49,7 @@ class ItemChangesForbiddenError(ServingError):
     """This server does not let requests change the catalog."""
 
 
-class UnknownItemError(ServingError):
+class NoSuchItemError(ServingError):
     """A patch or removal of an item that the catalog does not have."""
 
 
@@ -58,7 +58,7 @@ class InvalidItemError(ServingError):
 
 
 class CatalogConflictError(ServingError):
-    """The workspace does not hold what is served. Nothing was changed."""
+    """The catalog or index on disk is not the served one. Nothing was changed."""
 
 
 class CatalogUnwritableError(ServingError):

@@ -13,7 +13,7 @@ from serving.adapters.arms import ArmChooser
 from serving.adapters.proof import ServedAdapter
 from serving.admission import Admission
 from serving.answer import AnswerDraft, popular_items, ranked_items
-from serving.engine.decoding import Decoder, titles_ranked
+from serving.engine.decoding import AdapterDecoder, titles_ranked
 from serving.engine.engine import Engine
 from serving.engine.heartbeat import Heartbeat
 from serving.engine.title_tries import StoredTitles, TitleTries
@@ -77,13 +77,16 @@ class Recommender:
             AdapterForbiddenError, UnknownAdapterError: the request names an adapter that it may not use.
             OverloadedError, DeadlineError, EngineUnavailableError, StoreUnavailableError: try again later.
         """
-        choice = self._arms.choose(request)
+        assignment = self._arms.choose(request)
         snapshot = await self._snapshots.current()
-        draft = AnswerDraft.begin(
-            choice,
+        draft = AnswerDraft(
             request_id=request_id,
             user_id=request.user_id,
             experiment_id=self._arms.experiment_id,
+            assigned=assignment.assigned,
+            served=assignment.served,
+            reason=assignment.reason,
+            adapter_id=assignment.adapter.adapter_id,
             index=index_used(snapshot),
         )
         if self._snapshots.outdated:
@@ -91,7 +94,7 @@ class Recommender:
         timeout_ms = request.timeout_ms or self._timeout_ms
         try:
             async with asyncio.timeout(timeout_ms / 1000) as deadline:
-                await self._answer(request, draft, choice.adapter, snapshot)
+                await self._answer(request, draft, assignment.adapter, snapshot)
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -164,7 +167,7 @@ class Recommender:
         candidates: Candidates,
         snapshot: Snapshot,
     ) -> Written | None:
-        decoder = Decoder(
+        decoder = AdapterDecoder(
             self._engine, adapter.adapter_id, adapter.renderer, adapter.decoding, titles_ranked(adapter.ranking)
         )
         with draft.timed("generate"):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from index.titles.beam import TitleBeams, count_observed
-from serving.engine.engine import ConstrainedGeneration, Generation
+from serving.engine.engine import ConstrainedGeneration, FreeGeneration
 from serving.engine.title_tries import StoredTitles
 from serving.errors import EngineUnavailableError, UnknownAdapterError
 from tests.tiny_shop import ADAPTER_NATS, BASE_NATS
@@ -37,7 +37,7 @@ class FakeEngine:
 
     async def generate(
         self, prompt_ids: Sequence[int], *, adapter_id: str | None, max_new_tokens: int, request_id: str
-    ) -> Generation:
+    ) -> FreeGeneration:
         await self.ping()
         self.prompts.append((adapter_id, tuple(prompt_ids)))
         if adapter_id not in self.writers:
@@ -49,7 +49,7 @@ class FakeEngine:
             self.cancelled += 1
             raise
         ids = tuple(self.writers[adapter_id](prompt_ids))[:max_new_tokens]
-        return Generation(ids, log_prob=len(ids) * ADAPTER_NATS)
+        return FreeGeneration(ids, log_prob=len(ids) * ADAPTER_NATS)
 
     async def write_titles(
         self,

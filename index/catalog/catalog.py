@@ -62,7 +62,7 @@ class Item:
 
 
 def normalise_title(text: str) -> str:
-    """Reduce a title to what must agree for two titles to be the same.
+    """Return the form of a title that equal titles share.
 
     Unicode's compatibility caseless form (UAX #15, D146), runs of white space as one space, none at the ends.
 

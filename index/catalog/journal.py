@@ -52,7 +52,7 @@ class Journal:
     """The journal at `path` of a catalog that was imported at `start`. The file need not exist yet.
 
     Every method raises CorruptArtifactError where the file is damaged, MismatchError where it belongs to another
-    catalog or is the log of an older softrec, TimeoutError where others hold its lock, and OSError where the system
+    catalog or is of an older softrec, TimeoutError where others hold its lock, and OSError where the system
     refuses to read or write it.
     """
 
@@ -212,7 +212,7 @@ class JournalStamp:
         self._opened = (0, 0)  # how often, and the inode
 
     def read(self) -> object:
-        """Return what differs from an earlier value when anything was committed or the file was replaced meanwhile."""
+        """Return a value that changes with every commit and with a replaced file."""
         with self._lock:
             try:
                 found = os.stat(self._path)
@@ -224,7 +224,7 @@ class JournalStamp:
                     self._database = _connect(self._path, "rw", 0.0)
                     self._opened = self._opened[0] + 1, found.st_ino
                 version = self._database.execute("PRAGMA data_version").fetchone()[0]
-            except sqlite3.Error:  # somebody commits just now, or the file is damaged
+            except sqlite3.Error:  # a commit is in progress, or the file is damaged
                 return object()
             return *self._opened, found.st_size, found.st_mtime_ns, version
 

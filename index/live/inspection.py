@@ -1,4 +1,4 @@
-"""Is the index sound? Each check says what it saw and, if something is wrong or worth knowing, what to do."""
+"""Is the index sound? Each check states its finding and, where needed, a remedy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from index.live.live import MERGE_AT
 from index.live.outcome import NEAR
 from index.live.snapshot import Snapshot
 from index.search.flat import FlatIndex
-from index.search.kind import sample_queries
+from index.search.kind import recall_of, sample_queries
 
 Severity = Literal["ok", "notice", "wrong"]
 
@@ -23,7 +23,7 @@ SAMPLE = 1000  # rows that are looked at where all of them would take too long
 FEWER, MANY_ROWS = 200, 100_000  # of so many rows only so few are looked at: exact search is linear in them
 _BATCH = 256
 _QUERIES = 64
-_SAMPLING = 0.01  # what 64 queries may miss of the recall that the build measured on others
+_SAMPLING = 0.01  # tolerance below the recall floor: these 64 queries are not those of the build
 _SHOWN = 3
 _AGREE = 1e-3  # of a vector's length: how far the same title's vectors may lie apart, embedded in another batch
 _TIMED = 100
@@ -182,9 +182,7 @@ def _check_recall(snapshot: Snapshot, rebuild: str) -> Check:
     queries = sample_queries(flat, _QUERIES)
     alive = np.array([row not in snapshot.catalog.empty_rows for row in range(len(flat))], dtype=np.bool_)
     exact, _ = flat.search(queries, 10, allowed=alive)
-    found, _ = _search(snapshot, queries, 10)
-    # by distance, not by row: of several rows at the tenth distance any may be found
-    recall = float((found <= exact[:, -1:]).sum()) / exact.size
+    recall = recall_of(index, queries, exact)
     floor = snapshot.search_request.recall_floor
     text = f"{recall:.3f} against exact search, {len(queries)} queries"
     if recall < floor - _SAMPLING:

@@ -5,7 +5,7 @@ to the journal, then a new snapshot replaces the old one; a request that holds t
 lie over a version, `merge` writes a new one in the background: old vectors are copied, not embedded.
 
 Other processes change the same workspace: they append changes, make another version active, or fold the changes into a
-new imported catalog. `is_stale` sees that at the cost of three `stat` calls, and `refresh` takes it up: changes at
+new imported catalog. `is_stale` sees that at the cost of three `stat` calls, and `refresh` loads it: changes at
 once, another version in the background. If it cannot, `problem` says why and the snapshot stays as it was: out of date,
 but consistent.
 """
@@ -27,7 +27,7 @@ from index.catalog.journal import Journal, JournalStamp
 from index.errors import MismatchError, SoftrecError
 from index.file_lock import file_lock
 from index.live.background import Background
-from index.live.outcome import Outcome, describe_outcome
+from index.live.outcome import ChangeOutcome, describe_outcome
 from index.live.snapshot import Snapshot, load_active
 from index.live.versions import ACTIVE, find_active, write_version
 from index.search.encoder import OneAtATime, TitleEncoder
@@ -97,7 +97,7 @@ class LiveIndex:
         return self._stamp() != self._seen
 
     def refresh(self) -> None:
-        """Take up what other processes did; if somebody is making a snapshot already, leave it to them.
+        """Load the changes of other processes, unless another thread is making a snapshot already.
 
         Changes and another imported catalog are shown when this returns; another version is loaded in the background.
         """
@@ -109,12 +109,12 @@ class LiveIndex:
             self._lock.release()
         self._merge_if_due()
 
-    def apply(self, change: Change) -> Outcome:
+    def apply(self, change: Change) -> ChangeOutcome:
         """Make a change: when this returns it is on disk and in the snapshot.
 
         Raises:
             UnknownItemError: it patches or removes an item that does not exist; nothing is written.
-            SoftrecError: what lies on disk cannot be taken up (see `problem`), so nothing can be built upon it.
+            SoftrecError: the state on disk cannot be loaded (see `problem`), so no change can follow it.
             OSError: the journal cannot be written; TimeoutError: others have been changing the catalog for too long.
         """
         with self._turn(), self._journal(self.snapshot.imported).locked(timeout_s=_PATIENCE_S) as append:
@@ -145,7 +145,7 @@ class LiveIndex:
         return name
 
     def close(self) -> None:
-        """Wait for what runs in the background."""
+        """Wait for the background job."""
         self._background.close()
         self._journal_stamp.close()
 
@@ -170,7 +170,7 @@ class LiveIndex:
         return name
 
     def _catch_up(self) -> None:
-        """Take up what is new on disk, another version in the background. Call it under `_lock`."""
+        """Load new changes or another catalog from disk, another version in the background. Call it under `_lock`."""
         seen, stamp = self._seen, self._stamp()
         if stamp == seen:
             return
@@ -196,13 +196,13 @@ class LiveIndex:
                     remedy="put the old one back, or train and index the new one and restart the server",
                 )
             if (shown := self.snapshot.position).changes >= imported.imported_at.changes:
-                self._journal(imported).read(shown)  # what was shown once must still be there
+                self._journal(imported).read(shown)  # changes that were shown must still be there
             version = self._load_version(imported)
             snapshot = self._up_to_date(version.succeed(self.snapshot))
             with self._lock:
                 if not self._is_latest(stamp):
                     return
-                self.snapshot, self._version = self._up_to_date(snapshot), version  # with what came meanwhile
+                self.snapshot, self._version = self._up_to_date(snapshot), version  # with the changes made meanwhile
             with self._due:
                 self._next_merge = self._merge_at
             self._note(f"index: {self.snapshot.label} is in use")
@@ -215,10 +215,10 @@ class LiveIndex:
 
     @contextmanager
     def _taking_up(self, stamp: _Stamp) -> Iterator[None]:
-        """Read what has a stamp inside; an error inside is kept as `problem`, not raised.
+        """Read the state with a stamp inside; an error inside is kept as `problem`, not raised.
 
-        What is damaged or does not belong here is looked at again when its stamp differs; what the system refused to
-        read (OSError) may be readable the next time, so it is looked at again at once.
+        Damaged or foreign files are read again when their stamp differs. Files that the system refused to read
+        (OSError) may be readable the next time, so they are read again at the next look.
         """
         self._seen = stamp
         try:
@@ -236,7 +236,7 @@ class LiveIndex:
                 self.problem = None
 
     def _is_latest(self, stamp: _Stamp) -> bool:
-        """Whether nobody has read another catalog or version since this stamp was taken."""
+        """Whether no thread has read another catalog or version since this stamp was taken."""
         return (self._seen.catalog, self._seen.active) == (stamp.catalog, stamp.active)
 
     def _merge_if_due(self) -> None:
@@ -249,7 +249,7 @@ class LiveIndex:
     def _turn(self) -> Iterator[None]:
         if not self._lock.acquire(timeout=_PATIENCE_S):
             raise TimeoutError(
-                f"the catalog's changes have been taken up for {_PATIENCE_S:g} s, many new titles perhaps"
+                f"the catalog's changes have been loading for {_PATIENCE_S:g} s, many new titles perhaps"
             )
         try:
             yield

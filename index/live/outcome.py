@@ -16,7 +16,7 @@ State = Literal["added", "changed", "unchanged", "removed"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ChangeOutcome:
     """What one change did.
 
     Attributes:
@@ -35,7 +35,7 @@ class Outcome:
     near: tuple[str, float] | None = None
 
 
-def describe_outcome(item_id: str, before: Snapshot, after: Snapshot) -> Outcome:
+def describe_outcome(item_id: str, before: Snapshot, after: Snapshot) -> ChangeOutcome:
     """Say what happened to an item between two snapshots; the same one twice: nothing."""
     was, now = before.catalog.find_item(item_id), after.catalog.find_item(item_id)
     row = after.catalog.recall_item_row(item_id)
@@ -43,11 +43,11 @@ def describe_outcome(item_id: str, before: Snapshot, after: Snapshot) -> Outcome
     assert item is not None  # a change of neither is refused
     assert row is not None
     if now is None:
-        return Outcome(item, row, "removed")
+        return ChangeOutcome(item, row, "removed")
     others = tuple(other.item_id for other in after.catalog.items_of(row) if other.item_id != item_id)
     new_title = before is not after and (row >= len(before.catalog) or not before.catalog.items_of(row))
     state: State = "unchanged" if now == was else "added" if was is None else "changed"
-    return Outcome(item, row, state, others, _find_near(after, row) if new_title else None)
+    return ChangeOutcome(item, row, state, others, _find_near(after, row) if new_title else None)
 
 
 def _find_near(snapshot: Snapshot, row: int) -> tuple[str, float] | None:

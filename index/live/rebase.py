@@ -112,7 +112,7 @@ def _rebase(workspace: Workspace, encoder: TitleEncoder, keep: int) -> Rebase:
         keep=keep,
         before_use=take_its_place,
     )
-    assert version is not None  # it takes the place of whichever is active
+    assert version is not None  # without `successor_of` it always replaces the active one
     journal.forget(end)
     return Rebase(catalog, len(changes), tuple(hidden), version)
 

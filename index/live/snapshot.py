@@ -138,7 +138,7 @@ def load_active(index_dir: Path, imported: Catalog, journal: Journal, *, encoder
         index_dir: the workspace's `index/`.
         imported: the catalog as it was imported; it says which items are available.
         journal: its changes; those that the version covers are shown, and no later ones.
-        encoder: embeds what the model writes.
+        encoder: embeds the titles that the model writes.
 
     Raises:
         MissingArtifactError: no index was built.

@@ -80,7 +80,7 @@ def build_index(
     current = change_catalog(catalog, changes)
     vectors = encode_titles(current.titles, encoder, advance)
     version = write_version(index_dir, current, end, encoder, vectors, popularity, request=request, keep=keep)
-    assert version is not None  # it takes the place of whichever is active
+    assert version is not None  # without `successor_of` it always replaces the active one
     return version
 
 
@@ -103,14 +103,14 @@ def write_version(
         catalog: the imported one with the changes up to `position`.
         vectors: float32 [len(catalog), dimension].
         popularity: int64 [n], n <= len(catalog); rows beyond were never chosen.
-        successor_of: the version that must still be the active one; None: whichever is.
+        successor_of: the version that must still be the active one; None: any.
         before_use: called when the version is on disk and not yet active.
 
     Returns:
         The version's name; None: another one was made active while the search was built, so nothing was written.
     """
     search, facts = build_search(vectors, request)
-    popularity = pad(popularity, len(catalog))
+    popularity = np.pad(popularity, (0, len(catalog) - len(popularity)))
     with file_lock(index_dir / LOCK):
         if successor_of is not None and find_active(index_dir, catalog) != successor_of:
             return None
@@ -148,7 +148,7 @@ def list_versions(index_dir: Path) -> list[str]:
 
 
 def activate(index_dir: Path, version: str) -> None:
-    """Make a version the one in use; also the way back to an older one.
+    """Make a version the active one, perhaps an older one.
 
     Raises:
         MissingArtifactError: there is no such version.
@@ -238,11 +238,6 @@ def encode_titles(
         vectors[rows] = encoder.encode([titles[row] for row in rows])
         advance(len(rows))
     return vectors
-
-
-def pad(popularity: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
-    """Return the counts of `rows` rows, 0 where there were none: int64 [rows]."""
-    return np.concatenate([popularity, np.zeros(rows - len(popularity), dtype=np.int64)])
 
 
 def build_command(index_dir: Path) -> str:

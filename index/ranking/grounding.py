@@ -24,7 +24,7 @@ _REMEMBERED = 4096  # texts whose vectors are kept: 6 MB at 384 dimensions
 
 
 @dataclass(frozen=True)
-class Grounding:
+class GroundedText:
     """The row that a generation means, whether or not it may be recommended.
 
     Attributes:
@@ -52,7 +52,7 @@ class Ranking:
 
     rows: NDArray[np.int64]
     distances: NDArray[np.float32]
-    grounding: Grounding
+    grounding: GroundedText
     vector: NDArray[np.float32]
 
 
@@ -163,11 +163,11 @@ def _reach(k: int, allowed: NDArray[np.bool_] | None) -> int:
     return k + min(hidden, 2 * k * hidden // len(allowed) + _SPARE) if 2 * hidden <= len(allowed) else 2
 
 
-def _ground(text: str, match: int | None, distances: NDArray[np.float32], rows: NDArray[np.int64]) -> Grounding:
+def _ground(text: str, match: int | None, distances: NDArray[np.float32], rows: NDArray[np.int64]) -> GroundedText:
     row = int(rows[0]) if match is None else match
     distance = float(distances[0])
     margin = float(distances[1]) - distance if len(rows) > 1 else None
-    return Grounding(text, "nearest" if match is None else "exact", row, distance, margin)
+    return GroundedText(text, "nearest" if match is None else "exact", row, distance, margin)
 
 
 def _put_first(

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.catalog.popularity import popularity_order
-from index.ranking.grounding import Grounder, Grounding, Ranking
+from index.ranking.grounding import GroundedText, Grounder, Ranking
 from index.ranking.ranking_spec import FusionWeights, RankingSpec
 
 POOL = 50  # nearest and most popular rows that a fusion looks at beside the titles written
@@ -58,7 +58,7 @@ class RankedRows:
             unwritten rows behind written ones have minus their distance. Under BIGRec's gamma, minus its quotient.
         log_probs: float64 [k]; nan where the title was not written.
         distances: float32 [k], L2 to the best title.
-        grounding: what the best title stands for.
+        grounding: the row that the best title means.
         only_popular: rows that a fusion looked at for nothing but their popularity: not written, not among the nearest.
     """
 
@@ -66,7 +66,7 @@ class RankedRows:
     scores: NDArray[np.float64]
     log_probs: NDArray[np.float64]
     distances: NDArray[np.float32]
-    grounding: Grounding
+    grounding: GroundedText
     only_popular: frozenset[int] = frozenset()
 
 
@@ -90,9 +90,9 @@ class Ranker:
         later.grounder = grounder
         rows, added = len(self.popular), len(grounder.catalog) - len(self.popular)
         if added:
-            later.popularity = np.concatenate([self.popularity, np.zeros(added, dtype=np.int64)])
+            later.popularity = np.pad(self.popularity, (0, added))
             later.popular = np.concatenate([self.popular, np.arange(rows, rows + added, dtype=np.int64)])
-            later._log_popularity = np.concatenate([self._log_popularity, np.zeros(added)])
+            later._log_popularity = np.pad(self._log_popularity, (0, added))
         return later
 
     def rank(
@@ -136,7 +136,7 @@ class Ranker:
     def features(
         self, rows: NDArray[np.int64], log_probs: NDArray[np.float64], distances: NDArray[np.float32]
     ) -> NDArray[np.float64]:
-        """float64 [n, 4]: what `FusionWeights` weighs, so that score = features @ weights.array."""
+        """Return the features of `FusionWeights`, float64 [n, 4]: score = features @ weights.array."""
         unwritten = np.isnan(log_probs)
         floor = 0.0 if unwritten.all() else float(np.nanmin(log_probs))
         known = np.where(unwritten, floor, log_probs)

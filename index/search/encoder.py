@@ -28,7 +28,7 @@ class TitleEncoder(Protocol):
 
     @property
     def name(self) -> str:
-        """Name to open it with again: what `open_encoder` takes."""
+        """Its name for `open_encoder`."""
 
     @property
     def fingerprint(self) -> str:
@@ -130,7 +130,7 @@ class SentenceTransformerEncoder:
         return vectors
 
     def _fingerprint(self) -> str:
-        """Hash what is in memory, so that one model has one fingerprint wherever its files came from."""
+        """Hash the model in memory, so that its fingerprint does not depend on where its files came from."""
         state = hashlib.sha256()
         for part in self._model:
             settings = part.get_config_dict() if hasattr(part, "get_config_dict") else {}

@@ -28,16 +28,12 @@ _TINY = float(np.finfo(np.float32).tiny)
 class FlatIndex:
     """Vectors in rows, searched exhaustively: no training, no recall below 1. A `TitleSearch`.
 
-    Candidates are proposed in float32 by the fastest way for the shape, with spare ones; their distances are measured
-    as sqrt(sum((q - v)^2)) in float64 and rounded once; and a bound on the proposer's rounding says whether a row that
-    was not proposed could belong to the answer. If so, more are proposed. The result equals brute force, whatever
-    proposed and whatever else is in the batch.
+    A fast float32 pass proposes k rows and spare ones; their distances are measured as sqrt(sum((q - v)^2)) in float64
+    and rounded once. A bound on the rounding of the pass says whether another row could belong to the answer; if so,
+    more are proposed. So the result equals brute force, whatever else is in the batch.
 
-    One to three queries: a scan of the vectors' 8-bit copy (`Int8Copy`: from 10,000 rows on, for a k of up to a
-    hundredth of them), and where that leaves a doubt FAISS's scan of the vectors, which sums (q - v)^2 and so has a
-    small relative error. More queries: a matrix product, q.v - |v|^2 / 2, several times faster, but it cancels where
-    vectors nearly coincide; what it leaves in doubt is scanned. Few allowed rows: the product over a copy of just
-    those.
+    The pass: for up to three queries a scan of the 8-bit copy (`Int8Copy`), then FAISS's scan of the vectors; for more
+    queries, or few allowed rows, a matrix product, whose doubts are scanned.
 
     Memory: 4 * dimension bytes per row, and `dimension` for the 8-bit copy, from 10,000 rows on.
     """

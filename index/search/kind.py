@@ -94,7 +94,7 @@ def _widen(search: ProductCodesIndex, queries: Vectors, recall_floor: float) -> 
 def recall_of(search: TitleSearch, queries: Vectors, exact: Vectors) -> float:
     """Share of the k nearest that a search finds, given their exact distances [n, k].
 
-    A row counts when it is no farther than the k-th nearest, so one tie is as good as another.
+    A row counts when it is no farther than the k-th nearest, so any of several ties counts.
     """
     found, _ = search.search(queries, exact.shape[1])
     return float(np.mean(found <= exact[:, -1:]))
@@ -145,7 +145,7 @@ def read_search(directory: Path, facts: Mapping[str, Any]) -> TitleSearch:
 
     Args:
         directory: the artifact's folder; its digests are checked already.
-        facts: what its manifest says of the search.
+        facts: the manifest's entry of the search.
 
     Raises:
         ValueError: a file is truncated or is no such index, or the facts name another kind or no breadth.

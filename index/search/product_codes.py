@@ -30,13 +30,10 @@ class ProductCodesIndex:
     measured in the float32 vectors of a `FlatIndex`. So every distance and the order among the rows found are exact;
     a nearer row can be missing.
 
-    The codes keep the third of the dimensions (of 64 or fewer: all) in which the titles differ most, principal
-    components rotated at random so that each says as much, and 4 bits for each pair of them. That is so little that
-    reading all of it takes less time than choosing where to look, as inverted lists and graphs do.
-
-    FAISS's scan of 4-bit codes takes no filter, so more rows are proposed until enough of them are allowed. The flat
-    index answers where fewer than one row in twenty is allowed, where k is over 400, and where fewer than k rows came
-    back.
+    The codes keep the third of the dimensions (of 64 or fewer: all) in which the titles differ most: principal
+    components, rotated at random to equal variance, 4 bits for each pair. FAISS's scan takes no filter, so more rows
+    are proposed until enough are allowed. The flat index answers if fewer than one row in twenty is allowed, if k is
+    over 400, or if fewer than k rows came back.
 
     Attributes:
         flat: the exact search over the same rows.

@@ -1,4 +1,4 @@
-"""What a search over the titles' vectors promises, whichever kind of index answers."""
+"""The contract of every search over the titles' vectors."""
 
 from __future__ import annotations
 

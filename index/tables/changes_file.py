@@ -1,4 +1,4 @@
-"""Read a user's file of catalog changes: JSON lines, each what `PUT`, `PATCH` or `DELETE` of one item would say."""
+"""Read a user's file of catalog changes: JSON lines, each a `PUT`, `PATCH` or `DELETE` of one item."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_changes(
 
     Args:
         path: the file.
-        catalog: what the changes are made to.
+        catalog: the current one, before the changes.
         rejects_path: where rejected lines are written, with line and reason.
         max_reject_share: largest share of bad lines that is tolerated, in [0, 1].
 

@@ -1,4 +1,4 @@
-"""The layouts of items and interactions that are understood, and what each calls our columns."""
+"""The known layouts of items and interactions, and how each names our columns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from index.errors import InputError, Problem
-from index.tables.rows import Source, open_rows, open_separated
+from index.tables.rows import RowSource, open_rows, open_separated
 
 ITEM_COLUMNS = ("item_id", "title", "category", "available")
 INTERACTION_COLUMNS = ("user_id", "item_id", "timestamp", "rating")
@@ -84,7 +84,7 @@ _SEPARATED = {
 }
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path) -> RowSource:
     """Open a file for reading, with a header or as one of the raw MovieLens files.
 
     Raises:

@@ -23,7 +23,7 @@ class ImportReport:
         rows_read: rows in the file, without header and blank lines.
         rows_kept: rows that were taken over.
         rejected: reason to number of rows.
-        notes: what was noticed and mended or tolerated, as sentences.
+        notes: tolerated or corrected oddities, as sentences.
     """
 
     rows_read: int
@@ -62,7 +62,7 @@ class Rejects:
 
         Args:
             rows_read: all rows of the file.
-            advice: what else could mend the file, before the general remedy.
+            advice: another way to mend the file, before the general remedy.
 
         Raises:
             InputError: no row is left, or more than `max_share` are bad. The rejects are written even so.

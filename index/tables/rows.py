@@ -37,14 +37,14 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Source:
+class RowSource:
     """An open file: `columns` as it names them, and `rows(picked)` to read some of them; an unknown one reads as ""."""
 
     columns: tuple[str, ...]
     rows: Callable[[Sequence[str]], Iterator[Row]]
 
 
-def open_rows(path: Path) -> Source:
+def open_rows(path: Path) -> RowSource:
     """Recognise a file with a header (CSV, JSON lines, Parquet; CSV also with tabs or semicolons).
 
     Raises:
@@ -58,7 +58,7 @@ def open_rows(path: Path) -> Source:
     return _open_csv(path)
 
 
-def open_separated(path: Path, separator: str, columns: tuple[str, ...]) -> Source:
+def open_separated(path: Path, separator: str, columns: tuple[str, ...]) -> RowSource:
     """Open a raw file without a header and without quoting; `columns` names its fields.
 
     It is read as UTF-8 if all of it is, else as Latin-1: MovieLens published both.
@@ -76,10 +76,10 @@ def open_separated(path: Path, separator: str, columns: tuple[str, ...]) -> Sour
             elif text:
                 yield Row(line, (text,), f"expected {len(columns)} fields separated by {separator!r}")
 
-    return Source(columns, rows)
+    return RowSource(columns, rows)
 
 
-def _open_csv(path: Path) -> Source:
+def _open_csv(path: Path) -> RowSource:
     header_line = next(_read_lines(path), "")
     delimiter = max(",\t;", key=header_line.count)
 
@@ -99,7 +99,7 @@ def _open_csv(path: Path) -> Source:
             else:
                 yield Row(line, pick(fields))
 
-    return Source(columns, rows)
+    return RowSource(columns, rows)
 
 
 def _parse_csv(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str], str]]:
@@ -155,7 +155,7 @@ class _Feed:
         return first
 
 
-def _open_json_lines(path: Path) -> Source:
+def _open_json_lines(path: Path) -> RowSource:
     peeked = itertools.islice((found for _, found, _ in _parse_json(path) if isinstance(found, dict)), _PEEKED_OBJECTS)
     columns = tuple(dict.fromkeys(key for found in peeked for key in found))
 
@@ -166,7 +166,7 @@ def _open_json_lines(path: Path) -> Source:
             else:
                 yield Row(line, (text,), "not a JSON object")
 
-    return Source(columns, rows)
+    return RowSource(columns, rows)
 
 
 def _parse_json(path: Path) -> Iterator[tuple[int, Any, str]]:
@@ -179,7 +179,7 @@ def _parse_json(path: Path) -> Iterator[tuple[int, Any, str]]:
                 yield line, None, text
 
 
-def _open_parquet(path: Path) -> Source:
+def _open_parquet(path: Path) -> RowSource:
     try:
         columns = tuple(pq.read_schema(path).names)
     except (pa.ArrowException, OSError) as error:
@@ -202,7 +202,7 @@ def _open_parquet(path: Path) -> Source:
         if line != expected:
             raise _damaged(path, f"it names {expected:,} rows and holds {line:,}", line)
 
-    return Source(columns, rows)
+    return RowSource(columns, rows)
 
 
 def _picker(columns: Sequence[str], picked: Sequence[str]) -> Callable[[list[str]], tuple[str, ...]]:

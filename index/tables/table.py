@@ -8,7 +8,7 @@ from pathlib import Path
 
 from index.tables.layouts import Layout, find_layout, open_source
 from index.tables.rejects import Rejects
-from index.tables.rows import Source
+from index.tables.rows import RowSource
 
 NOT_UTF8 = "bytes that are not UTF-8"
 
@@ -19,7 +19,7 @@ class Table:
 
     path: Path
     layout: Layout
-    source: Source
+    source: RowSource
 
     def rows(self, rejects: Rejects) -> Iterator[tuple[int, Sequence[str]]]:
         """Yield (line, values in our columns) of every row that can be read; the others go to `rejects`.
@@ -67,7 +67,7 @@ def open_table(path: Path, layouts: Sequence[Layout]) -> Table:
 
 
 def advice_for(rejects: Rejects) -> str:
-    """Return what would mend unreadable rows, as the beginning of a remedy; "" when none is unreadable."""
+    """Return a remedy for unreadable rows, to precede others; "" when none is unreadable."""
     return "convert the file: iconv -f LATIN1 -t UTF-8; " if rejects.reasons[NOT_UTF8] else ""
 
 

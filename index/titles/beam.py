@@ -100,7 +100,7 @@ class TitleBeams:
         self._followed: set[TokenIds] = set()
         self._found: list[_Beam] = []  # titles, best first
         self._found_ids: set[TokenIds] = set()
-        self._best_cut = math.inf  # least cost of what the width cut off
+        self._best_cut = math.inf  # least cost that the width cut off
         self._unobserved: dict[TokenIds, _Beam] = {}
         if titles.count_next(titles.start):
             self._begin([_Beam(0.0, (), titles.start)])
@@ -152,7 +152,7 @@ class TitleBeams:
         }
 
     def result(self) -> FoundTitles:
-        """The best of what was found so far."""
+        """Return the best titles found so far."""
         titles = tuple(
             FoundTitle(beam.token_ids, -beam.cost, tuple(self._titles.rows(beam.position)))
             for beam in self._found[: self._k]

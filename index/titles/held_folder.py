@@ -64,7 +64,7 @@ class HeldFolder:
         return self.path / f"{next(self._numbers)}{suffix}"
 
     def restore(self) -> None:
-        """Make and hold the folder again if somebody removed it; its content stays lost.
+        """Make and hold the folder again if it was removed; its content stays lost.
 
         Raises:
             OSError: the folder cannot be made.
@@ -80,8 +80,9 @@ class HeldFolder:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # a process that swept took it between the two calls
                 descriptor = hold_folder(self.path)
-                if self.path.is_dir() and os.path.samestat(os.fstat(descriptor), self.path.stat()):
-                    return descriptor
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), self.path.stat()):
+                        return descriptor
                 os.close(descriptor)
 
 

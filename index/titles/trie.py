@@ -1,4 +1,4 @@
-"""The token trie of a catalog's titles: which token may come next, so that what is written is a title that exists.
+"""The token trie of a catalog's titles: which token may come next in a title that exists.
 
 Nodes are numbered breadth first, so a node's children lie side by side; titles are ordered by their tokens, so the
 titles below a node lie side by side too. Everything is one flat array per fact:

@@ -17,7 +17,7 @@ class Assignment:
     """The adapter that answers, and why.
 
     Attributes:
-        assigned: the user's arm, whichever adapter answers.
+        assigned: the user's arm, even if another adapter answers.
         served: the arm that answers as part of the experiment, or None.
     """
 

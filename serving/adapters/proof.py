@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from index.artifact import MANIFEST
-from index.ranking.grounding import Grounding
+from index.ranking.grounding import GroundedText
 from index.ranking.ranking import Written
 from index.ranking.ranking_spec import BY_DISTANCE, RankingSpec
 from serving.engine.engine import Engine
@@ -45,7 +45,7 @@ class ServedAdapter:
         """Whether its decoding is constrained to the catalog, so that it needs the title tries."""
         return self.decoding.mode == "constrained_beam"
 
-    def hallucinated(self, written: Written, grounding: Grounding) -> bool:
+    def hallucinated(self, written: Written, grounding: GroundedText) -> bool:
         """Whether the best title probably means no item. A title of constrained decoding always means one."""
         limit = self.hallucination_distance
         return limit is not None and written.rows is None and grounding.distance > limit

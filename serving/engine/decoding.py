@@ -43,7 +43,7 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class Decoder:
+class AdapterDecoder:
     """Writes with one adapter.
 
     Attributes:
@@ -64,8 +64,8 @@ class Decoder:
 
         Args:
             k: how many items the answer will have; a constrained search looks for no more, if no ranking reads more.
-            titles: what may be given, for a search inside the catalog. Where all that is too long to be written, or
-                None is given, the mode is greedy, `unconstrained` says so, and distance ties its text to the catalog.
+            titles: the allowed ones, for a constrained search. If all are too long to be written, or None is given, the
+                mode is greedy, `unconstrained` says so, and distance ties its text to the catalog.
 
         Raises:
             UnknownAdapterError, EngineUnavailableError, ValueError: see `Engine.generate`.

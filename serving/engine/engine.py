@@ -1,4 +1,4 @@
-"""What serving asks of an inference engine: token ids in, token ids out."""
+"""The contract of an inference engine: token ids in, token ids out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serving.engine.title_tries import StoredTitles
 
 
 @dataclass(frozen=True)
-class Generation:
+class FreeGeneration:
     """What the engine wrote.
 
     Attributes:
@@ -44,7 +44,7 @@ class Engine(Protocol):
 
     async def generate(
         self, prompt_ids: Sequence[int], *, adapter_id: str | None, max_new_tokens: int, request_id: str
-    ) -> Generation:
+    ) -> FreeGeneration:
         """Write at most `max_new_tokens` after the prompt, with an adapter or (None) the bare base.
 
         Raises:

@@ -134,7 +134,7 @@ class TitleMask:
         return masked
 
     def allowed_tokens(self) -> tuple[NDArray[np.int64], list[NDArray[np.int32]]]:
-        """Follow what was written; return the constrained rows, int64 [n], with the allowed next tokens of each."""
+        """Follow the written tokens; return the constrained rows, int64 [n], with the allowed next tokens of each."""
         rows: list[int] = []
         allowed: list[NDArray[np.int32]] = []
         for number, row in list(self._rows.items()):

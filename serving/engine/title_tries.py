@@ -138,7 +138,7 @@ class TitleTries:
 
     @classmethod
     def open(cls, index_dir: Path, catalog: Catalog, tokenization: TitleTokenization) -> TitleTries:
-        """Load or make the trie of a catalog, and remove what killed servers left.
+        """Load or make the trie of a catalog, and remove the folders of killed servers.
 
         Raises:
             SoftrecError: no title is short enough to be written.
@@ -170,7 +170,7 @@ class TitleTries:
         return sum(len(one.order.trie.rows) for one in self._tries)
 
     def allowed_titles(self, allowed: NDArray[np.bool_] | None = None, excluded: Collection[int] = ()) -> StoredTitles:
-        """Say what a request may be given. Files that the engine's process needs for it are there afterwards.
+        """Return the titles that a request may be given, with their files written for the engine's process.
 
         Args:
             allowed: bool [rows of the catalog]; a filter that other requests will bring too, kept as a file. None: all.

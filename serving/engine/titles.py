@@ -30,7 +30,7 @@ from serving.errors import EngineUnavailableError
 
 @dataclass
 class _Run:
-    """A request of ours. `prefix` is what it wrote, counted from the prompt."""
+    """A request of ours. `prefix`: the tokens after the prompt, written or given."""
 
     prefix: TokenIds
     outputs: RequestOutputCollector

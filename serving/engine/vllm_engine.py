@@ -31,7 +31,7 @@ with warnings.catch_warnings():
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from index.kill_with_parent import KillWithParent
-from serving.engine.engine import ConstrainedGeneration, Generation
+from serving.engine.engine import ConstrainedGeneration, FreeGeneration
 from serving.engine.environment import starting_engine
 from serving.engine.shared_exclusive_lock import SharedExclusiveLock
 from serving.engine.title_mask import ARGUMENT, FORCED
@@ -129,7 +129,7 @@ class VllmEngine:
 
     async def generate(
         self, prompt_ids: Sequence[int], *, adapter_id: str | None, max_new_tokens: int, request_id: str
-    ) -> Generation:
+    ) -> FreeGeneration:
         """See `Engine.generate`."""
         params = _params(max_tokens=max_new_tokens, stop_token_ids=[self._end_id])
         output = await self._run(prompt_ids, params, adapter_id, request_id)
@@ -281,8 +281,8 @@ def _allowed_rank(lora_rank: int) -> int:
     return next(rank for rank in (8, 16, 32, 64, 128, 256, 320, 512, max(512, lora_rank)) if rank >= lora_rank)
 
 
-def _generation(written: CompletionOutput) -> Generation:
-    return Generation(tuple(written.token_ids), float(written.cumulative_logprob or 0.0))
+def _generation(written: CompletionOutput) -> FreeGeneration:
+    return FreeGeneration(tuple(written.token_ids), float(written.cumulative_logprob or 0.0))
 
 
 @contextmanager

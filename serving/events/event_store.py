@@ -88,7 +88,7 @@ class StoredEvent:
 
 @dataclass(frozen=True)
 class Decision:
-    """One answer of `/recommend`: what was decided and shown."""
+    """One answer of `/recommend`: the arm, the reason and the items shown."""
 
     request_id: str
     user_id: str | None

@@ -21,12 +21,12 @@ from serving.errors import (
     EngineUnavailableError,
     InvalidItemError,
     ItemChangesForbiddenError,
+    NoSuchItemError,
     NotReadyError,
     OverloadedError,
     ServingError,
     StoreUnavailableError,
     UnknownAdapterError,
-    UnknownItemError,
 )
 from serving.schema import FieldProblem, Problem
 
@@ -55,7 +55,7 @@ BY_EXCEPTION: dict[type[Exception], ProblemKind] = {
     AdapterForbiddenError: ProblemKind(403, "adapter_forbidden", "Adapter override forbidden"),
     UnknownAdapterError: ProblemKind(422, "unknown_adapter", "Unknown adapter"),
     ItemChangesForbiddenError: ProblemKind(403, "item_changes_forbidden", "Item changes forbidden"),
-    UnknownItemError: ProblemKind(404, "unknown_item", "Unknown item"),
+    NoSuchItemError: ProblemKind(404, "unknown_item", "Unknown item"),
     InvalidItemError: ProblemKind(422, "invalid_item", "Invalid item"),
     CatalogConflictError: ProblemKind(409, "catalog_conflict", "Catalog conflict"),
     CatalogUnwritableError: ProblemKind(503, "catalog_unwritable", "Catalog not writable", retryable=True),

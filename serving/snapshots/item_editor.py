@@ -6,16 +6,15 @@ import asyncio
 from typing import Any
 
 from index.catalog.changes import parse_change
-from index.errors import SoftrecError
-from index.errors import UnknownItemError as NoSuchItemError
+from index.errors import SoftrecError, UnknownItemError
 from index.live.live import LiveIndex
-from index.live.outcome import Outcome
+from index.live.outcome import ChangeOutcome
 from serving.errors import (
     CatalogConflictError,
     CatalogUnwritableError,
     InvalidItemError,
     ItemChangesForbiddenError,
-    UnknownItemError,
+    NoSuchItemError,
 )
 from serving.schema import ItemBody, ItemPatch, ItemResponse, ItemState, ItemWarning
 from serving.snapshots.snapshots import Snapshots, index_used
@@ -25,7 +24,7 @@ from serving.threads import Threads
 class ItemEditor:
     """Adds, changes and removes items, if this server allows it.
 
-    Every method raises ItemChangesForbiddenError, UnknownItemError, InvalidItemError, CatalogConflictError or
+    Every method raises ItemChangesForbiddenError, NoSuchItemError, InvalidItemError, CatalogConflictError or
     CatalogUnwritableError; then nothing was changed.
     """
 
@@ -63,8 +62,8 @@ class ItemEditor:
         try:
             # shielded: a change that is under way is made, whether or not its caller waits for the answer
             outcome = await asyncio.shield(self._thread.run(self._live.apply, change))
-        except NoSuchItemError as error:
-            raise UnknownItemError(str(error)) from error
+        except UnknownItemError as error:
+            raise NoSuchItemError(str(error)) from error
         except SoftrecError as error:
             raise CatalogConflictError(str(error)) from error
         except OSError as error:
@@ -73,7 +72,7 @@ class ItemEditor:
         return _answer(outcome, self._snapshots)
 
 
-def _answer(outcome: Outcome, snapshots: Snapshots) -> ItemResponse:
+def _answer(outcome: ChangeOutcome, snapshots: Snapshots) -> ItemResponse:
     warnings = []
     if outcome.shares_title_with:
         listed = ", ".join(outcome.shares_title_with[:5])

@@ -16,7 +16,7 @@ from serving.engine.title_tries import TitleTries
 from serving.schema import IndexUsed
 from serving.threads import Threads
 
-_PATIENCE_S = 0.25  # requests wait so long for what another process changed; after that the last snapshot answers
+_PATIENCE_S = 0.25  # requests wait so long for changes of other processes; then the last snapshot answers
 _RETRY_S = 1.0  # between two tries of a renewal that fails
 
 _LOG = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def _import_of(snapshot: Snapshot) -> tuple[str, int]:
 class _DeriveTries:
     """Makes `StoredTries`, see `index.live.snapshot.Derivation`.
 
-    The large trie is that of the imported catalog, whatever version is in use: titles added since are in small ones.
+    The large trie is always that of the imported catalog; titles added since are in small ones.
     """
 
     def __init__(self, index_dir: Path, tokenizations: Mapping[str, TitleTokenization]) -> None:
@@ -64,7 +64,7 @@ def index_used(snapshot: Snapshot) -> IndexUsed:
 
 
 class Snapshots:
-    """Follows a live index: what this process changed and what others did.
+    """Follows a live index: the changes of this process and of others.
 
     Args:
         live: stays the caller's to close.
@@ -140,8 +140,8 @@ class Snapshots:
             self.failure = None
         except (SoftrecError, OSError) as error:
             if str(error) != str(self.failure):
-                _LOG.error("the last snapshot of the catalog goes on; the newest cannot be prepared: %s", error)
-            self.failure = error.with_traceback(None)  # it would keep alive what was being made
+                _LOG.error("the newest snapshot of the catalog cannot be prepared, the last one stays: %s", error)
+            self.failure = error.with_traceback(None)  # it would keep the unfinished snapshot alive
             self._retry_at = time.monotonic() + _RETRY_S
 
     def _prepared(self, snapshot: Snapshot) -> Snapshot:

@@ -106,7 +106,7 @@ async def test_redis_dies_and_comes_back(tmp_path: Path, store: EventStore) -> N
     """While it is down the store answers, at once; what changed meanwhile is dropped when it is back."""
     first = EmbeddedRedis()
     now = [0.0]
-    breaker = CircuitBreaker(first_pause_s=1, longest_pause_s=4, clock=lambda: now[0])
+    breaker = CircuitBreaker(clock=lambda: now[0])
     path = first.url.removeprefix("unix://")
     cache = HistoryCache(first.url, namespace="n", ttl_s=60, timeout_s=0.5, breaker=breaker)
     histories = Histories(store, cache, limit=10)

@@ -191,7 +191,7 @@ def test_a_change_waits_for_others_and_not_for_ever(shop: Workspace, monkeypatch
             patch.setattr("index.live.live._PATIENCE_S", 0.02)
             with journal_of(shop).locked(), pytest.raises(TimeoutError, match="another writer"):
                 live.apply(Change("remove", "a"))
-            with live._lock, ThreadPoolExecutor(1) as other, pytest.raises(TimeoutError, match="have been taken up"):
+            with live._lock, ThreadPoolExecutor(1) as other, pytest.raises(TimeoutError, match="have been loading"):
                 other.submit(live.apply, Change("remove", "a")).result()
         with file_lock(shop.index_dir / ".merge.lock"):
             live.apply(Change("remove", "a"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from index.ranking.ranking_spec import FusionWeights, RankingSpec
-from serving.engine.decoding import Decoder, choose_decoding, choose_ranking, titles_ranked
+from serving.engine.decoding import AdapterDecoder, choose_decoding, choose_ranking, titles_ranked
 from serving.engine.title_tries import TitleTries
 from serving.errors import SettingsError
 from serving.schema import Degraded, Filters, Match, RecommendedItem, RecommendRequest, ScoreType, Source
@@ -113,7 +113,7 @@ async def test_where_all_titles_are_too_long_the_model_writes_freely(rig: Rig, t
     """
     short = PromptRenderer(replace(TEMPLATE, max_title_tokens=4), rig.renderer.tokenizer, end_id=256)
     tries = TitleTries.open(tmp_path, tiny_catalog(), short)
-    decoder = Decoder(rig.engine, ADAPTER_IDS["soft"], short, EVERY_TITLE)
+    decoder = AdapterDecoder(rig.engine, ADAPTER_IDS["soft"], short, EVERY_TITLE)
     written = {}
     for rows in ((0, 3), (0, 1, 3, 5)):
         titles = tries.allowed_titles(np.isin(np.arange(7), rows))

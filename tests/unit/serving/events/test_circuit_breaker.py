@@ -5,23 +5,21 @@ from serving.events.circuit_breaker import CircuitBreaker
 
 def test_life_of_a_breaker() -> None:
     now = [0.0]
-    breaker = CircuitBreaker(first_pause_s=1, longest_pause_s=3, clock=lambda: now[0])
+    breaker = CircuitBreaker(clock=lambda: now[0])
     assert breaker.allows()
     breaker.failed()
     assert not breaker.closed
     assert not breaker.allows()
-    now[0] = 1.0
+    now[0] = 0.5
     assert [breaker.allows(), breaker.allows()] == [True, False]  # one probe, not two
-    breaker.failed()  # open for 2 now
-    now[0] = 2.9
-    assert not breaker.allows()
-    now[0] = 3.0
-    assert breaker.allows()
-    breaker.failed()  # 4, bounded by 3
-    now[0] = 6.0
-    assert breaker.allows()
+    for pause_s in (1, 2, 4, 8, 16, 30, 30):
+        breaker.failed()
+        now[0] += pause_s - 0.1
+        assert not breaker.allows()
+        now[0] += 0.1
+        assert breaker.allows()
     breaker.succeeded()
     assert breaker.closed
-    breaker.failed()  # the pause begins anew at 1
-    now[0] = 7.0
+    breaker.failed()  # the pause is half a second again
+    now[0] += 0.5
     assert breaker.allows()
