@@ -1,4 +1,4 @@
-"""The entry point of the `softrec` command, and of `python -m clients`: the base install is told how to get the rest.
+"""The entry point of the `softrec` command, and of `python -m clients`: it says how to get what the base install lacks.
 
 Only the standard library is imported before that is known.
 """

@@ -21,7 +21,7 @@ from accelerate.utils import DistributedType
 
 from tests.random_llama import random_llama
 from training.generation.beam import generate
-from training.loop.update import Trainable
+from training.loop.update import Updater
 from training.model.batches import Sample
 from training.model.language_model import CompletionScorer, add_lora
 from training.parallel.processes import Processes
@@ -41,7 +41,7 @@ def use_cpu() -> None:
 
 
 class Learner:
-    """A model and its updates, made anew; the same weights in every process.
+    """A model and its updates, made again; the same weights in every process.
 
     Args:
         dtype: of the base; what learns is float32.
@@ -50,14 +50,14 @@ class Learner:
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         self.processes = Processes()
         self.model = add_lora(random_llama(60, num_hidden_layers=3).to(dtype), SETTINGS)
-        self.trainable = Trainable(self.processes, CompletionScorer(self.model), SETTINGS)
+        self.updater = Updater(self.processes, CompletionScorer(self.model), SETTINGS)
 
     def learn(self, steps: Sequence[int]) -> list[dict[str, float]]:
-        return [self.trainable.update(sft_loss, (0,), UPDATES[step], step=step + 1) for step in steps]
+        return [self.updater.update(sft_loss, (0,), UPDATES[step], step=step + 1) for step in steps]
 
     def write(self, prompts: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
         """Titles as a measurement writes them: every process its share, of its own length."""
-        with self.trainable.whole():
+        with self.updater.whole():
             generations = generate(
                 self.model.eval(), self.processes.share(prompts), beams=2, max_new_tokens=6, end_id=1, batch_size=2
             )
@@ -71,12 +71,12 @@ def learn_and_write() -> dict[str, Any]:
     figures = learner.learn([0])
     titles.append(learner.write(PROMPTS[:1]))  # one of two processes writes nothing
     figures += learner.learn([1])
-    state = learner.trainable.state()
+    state = learner.updater.state()
     titles.append(learner.write(PROMPTS))
     figures += learner.learn([2, 3])
-    weights = learner.trainable.weights()
+    weights = learner.updater.weights()
     again = Learner()
-    again.trainable.restore(state)
+    again.updater.restore(state)
     resumed = again.learn([2, 3])
     return {
         "layout": learner.processes.layout,
@@ -85,7 +85,7 @@ def learn_and_write() -> dict[str, Any]:
         "titles": titles,
         "weights": weights,
         "resumed": resumed,
-        "resumed_weights": again.trainable.weights(),
+        "resumed_weights": again.updater.weights(),
         "bf16": Learner(torch.bfloat16).learn([0]),
     }
 

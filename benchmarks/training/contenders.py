@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from benchmarks.training.clock import seconds
 from benchmarks.training.oracle import plain_batch, plain_soft_loss, plain_title_loss
 from benchmarks.training.shapes import Shape
-from training.loop.update import Trainable
+from training.loop.update import Updater
 from training.model.batches import Sample
 from training.model.language_model import CompletionScorer
 from training.parallel.processes import Processes
@@ -41,8 +41,8 @@ def our_sft(shape: Shape, device: str = "cpu") -> Contender:
 
 def _ours(shape: Shape, loss: Any, slots: tuple[int, ...], device: str) -> Contender:
     processes = Processes(Accelerator(mixed_precision="no", cpu=device == "cpu"))
-    trainable = Trainable(processes, CompletionScorer(shape.make_model(device)), shape.settings)
-    return _timed(lambda samples: trainable.update(loss, slots, samples, step=1))
+    updater = Updater(processes, CompletionScorer(shape.make_model(device)), shape.settings)
+    return _timed(lambda samples: updater.update(loss, slots, samples, step=1))
 
 
 def plain_soft(shape: Shape, device: str = "cpu") -> Contender:

@@ -30,7 +30,7 @@ from clients.demo_shop import write_demo_shop
 from index.workspace import Workspace
 from training.data.dataset import Dataset, load_dataset
 from training.generation.beam import generate
-from training.loop.update import Trainable
+from training.loop.update import Updater
 from training.model.batches import update_batches
 from training.model.language_model import CompletionScorer, add_lora, load_base, read_lora
 from training.parallel.processes import Processes
@@ -84,10 +84,10 @@ def _train_on_demo_shop(root: Path, *, quick: bool) -> tuple[Any, Dataset]:
 def _train_one_epoch(model: Any, dataset: Dataset, settings: TrainSettings) -> None:
     windows = dataset.split.train
     samples = dataset.samples(windows, dataset.titles(windows))
-    trainable = Trainable(Processes(), CompletionScorer(model), settings)
+    updater = Updater(Processes(), CompletionScorer(model), settings)
     order = update_batches(list(map(len, samples)), batch_size=settings.batch_size, seed=settings.seed)
     for step, indices in enumerate(order, 1):
-        trainable.update(sft_loss, (0,), [samples[index] for index in indices], step=step)
+        updater.update(sft_loss, (0,), [samples[index] for index in indices], step=step)
 
 
 def _compare(model: Any, dataset: Dataset, *, quick: bool) -> None:

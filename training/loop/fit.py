@@ -24,7 +24,7 @@ from training.errors import DivergedError
 from training.loop.interruption import Interruption, catch_signals
 from training.loop.run_folder import RunFolder
 from training.loop.trackers import Trackers
-from training.loop.update import Loss, Trainable
+from training.loop.update import Loss, Updater
 from training.model.batches import Sample, check_samples, update_batches
 from training.parallel.processes import Processes
 from training.progress import Advance, Progress
@@ -140,14 +140,14 @@ class _Run:
     ) -> None:
         self.processes, self.recipe, self.folder, self.trackers = processes, recipe, folder, trackers
         self.settings, self.progress = settings, progress
-        self.trainable = Trainable(processes, scorer, settings)
+        self.updater = Updater(processes, scorer, settings)
         self.lengths = [len(sample) for sample in recipe.samples]
         self.updates = math.ceil(len(self.lengths) / settings.batch_size)  # per epoch
         self.place = _Place()
         self.best: dict[str, Tensor] = {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.trainable.restore(state["trainable"])
+        self.updater.restore(state["updater"])
         self.recipe.restore(state["recipe"])
         self.best = state["best"]
         self.place = _Place(**state["place"])
@@ -156,7 +156,7 @@ class _Run:
 
     def save(self) -> None:
         state = {
-            "trainable": self.trainable.state(),
+            "updater": self.updater.state(),
             "recipe": self.recipe.state(),
             "best": self.best,
             "place": vars(self.place),
@@ -191,7 +191,7 @@ class _Run:
     @contextmanager
     def _measuring(self, interruption: Interruption) -> Iterator[None]:
         """The model may write titles; a signal ends that at once, since the run was saved just before."""
-        with interruption.at_once(), self.trainable.whole():
+        with interruption.at_once(), self.updater.whole():
             yield
 
     def _saves_now(self) -> bool:
@@ -202,7 +202,7 @@ class _Run:
     def _update(self, plan: Plan, indices: Sequence[int], advance: Advance) -> None:
         place, started = self.place, time.perf_counter()
         samples = [self.recipe.samples[index] for index in indices]
-        figures = self.trainable.update(plan.loss, plan.slots, samples, step=place.step + 1)
+        figures = self.updater.update(plan.loss, plan.slots, samples, step=place.step + 1)
         for name, value in figures.items():
             if not math.isfinite(value):
                 raise DivergedError(
@@ -221,14 +221,14 @@ class _Run:
         """Measure the model, keep it if it is the best so far, and go to the next epoch or to the end."""
         place = self.place
         figures = {name: total / n for name, (total, n) in place.totals.items()}
-        with self.trainable.whole():
+        with self.updater.whole():
             scores = self.recipe.validate()
         row = {"epoch": place.epoch, **place.figures, **figures, "train_s": place.train_s, **scores}
         place.history.append(row)
         self.progress.note("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
         self.log("epoch", row)
         if not self.best or row["validation_hr10"] > place.history[place.best_epoch - 1]["validation_hr10"]:
-            place.best_epoch, self.best = place.epoch, self.trainable.weights()
+            place.best_epoch, self.best = place.epoch, self.updater.weights()
         elif place.epoch - place.best_epoch >= self.settings.patience:
             self.progress.note(
                 f"no better validation HR@10 for {self.settings.patience} epochs: stopping, "
@@ -281,7 +281,7 @@ def fit(
             run.train_epoch(interruption)
             with interruption.at_once():
                 run.end_epoch()
-    run.trainable.load(run.best)
-    run.trainable.unshard()
+    run.updater.load(run.best)
+    run.updater.unshard()
     scorer.eval()
     return FitResult(run.place.best_epoch, run.place.history)

@@ -59,7 +59,7 @@ class RunFolder:
                     f"another process trains in {self.path}",
                     remedy="wait for it or end it; workers of a killed torchrun outlive it",
                 ) from error
-            if not self._is_current(file):  # whoever held it published and removed the folder just now
+            if not self._is_current(file):  # its holder published and removed the folder just now
                 with self.lock():
                     yield
                 return

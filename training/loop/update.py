@@ -36,7 +36,7 @@ class Loss(Protocol):
         ...
 
 
-class Trainable:
+class Updater:
     """A scorer ready for updates.
 
     AdamW without weight decay. Gradients of an update are summed over its micro-batches and over the processes, so an

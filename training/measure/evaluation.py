@@ -202,26 +202,26 @@ class _Bench:
                 judge_mode(mode, RankingSpec(wanted, known.weights))
         if not modes or (with_served and (served.mode, ranking) not in [(mode, choice) for mode, choice, _ in found]):
             judge_mode(served.mode, ranking)
-        by_likelihood = {mode: verdict.positions for mode, choice, verdict in found if choice.mode == "likelihood"}
+        by_likelihood = {mode: ranks.positions for mode, choice, ranks in found if choice.mode == "likelihood"}
         own = by_likelihood.get("exact", by_likelihood.get("constrained_beam"))
         evaluations = []
-        for mode, choice, verdict in found:
+        for mode, choice, ranks in found:
             label = choice.mode + (f"+popularity^{choice.popularity_gamma:g}" if choice.popularity_gamma else "")
             ranked_by = choice.mode + ("-popularity" if choice.popularity_gamma else "")
             path = self._workspace.reports_dir / f"positions-{name}-{mode}-{ranked_by}.parquet"
-            _write_positions(path, self._dataset.split.test, verdict.positions, verdict.titles)
+            _write_positions(path, self._dataset.split.test, ranks.positions, ranks.titles)
             evaluations.append(
                 Evaluation(
                     method=name,
                     adapter_id=adapter.adapter_id if adapter else "",
                     decoding=mode,
                     ranking=label,
-                    positions=verdict.positions,
-                    metrics=metric_table(verdict.positions, self._bootstrap),
+                    positions=ranks.positions,
+                    metrics=metric_table(ranks.positions, self._bootstrap),
                     users=tuple(window.user_id for window in self._dataset.split.test),
-                    on_catalog=float(verdict.on_catalog.mean()),
-                    hallucinated=None if limit is None else float((verdict.distances > limit).mean()),
-                    lost={} if own is None else attribute_misses(verdict.positions, own),
+                    on_catalog=float(ranks.on_catalog.mean()),
+                    hallucinated=None if limit is None else float((ranks.distances > limit).mean()),
+                    lost={} if own is None else attribute_misses(ranks.positions, own),
                     is_served=adapter is not None and (mode, choice) == (served.mode, ranking),
                 )
             )

@@ -11,7 +11,7 @@ from training.errors import SettingError
 
 
 def four_bit_config(dtype: torch.dtype) -> Any:
-    """How transformers is told to quantize while it loads; products are computed in `dtype`.
+    """The configuration with which transformers quantizes while it loads; products are computed in `dtype`.
 
     Raises:
         SettingError: bitsandbytes is not installed.

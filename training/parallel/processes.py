@@ -1,7 +1,7 @@
 """The processes of a run: one, or as many as `accelerate launch` or `torchrun` started.
 
-Every process runs the same program. What must happen once happens on the main one and is told to the others; what can
-be divided is divided by `share` and put together again by `gather`.
+Every process runs the same program. What must happen once happens on the main one, which sends it to the others.
+`share` divides work among them, `gather` puts the results together again.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from training.loop.fit import Plan
-from training.loop.update import Trainable
+from training.loop.update import Updater
 from training.model.batches import Sample, update_batches
 from training.parallel.processes import Processes
 from training.progress import Progress
@@ -94,7 +94,7 @@ def measure_updates(
         plan: of these updates.
     """
     trainable_parameters, parameters = model.get_nb_trainable_parameters()  # of the whole model: before it is sharded
-    trainable = Trainable(processes, scorer(model), settings)
+    updater = Updater(processes, scorer(model), settings)
     lengths = [len(sample) for sample in samples]
     updates = list(update_batches(lengths, batch_size=settings.batch_size, seed=settings.seed * 1000 + 1))
     tokens = [sum(lengths[at] for at in update) for update in updates]
@@ -107,7 +107,7 @@ def measure_updates(
             chosen = [samples[index] for index in updates[at]]
 
             def update() -> None:
-                trainable.update(plan.loss, plan.slots, chosen, step=1)
+                updater.update(plan.loss, plan.slots, chosen, step=1)
                 advance(1)
 
             return UpdateTime(len(chosen), tokens[at], _median_seconds(update, processes.device))

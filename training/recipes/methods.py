@@ -1,4 +1,4 @@
-"""The training methods. Whoever needs to know which there are asks this list. Light: no torch until one trains."""
+"""The training methods. All other code asks this list. Light: no torch until one trains."""
 
 from __future__ import annotations
 

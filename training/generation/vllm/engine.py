@@ -1,4 +1,4 @@
-"""A vLLM engine that writes as a model in training would, whose weights it is given anew before each task.
+"""A vLLM engine that writes as a model in training would, and takes over its weights before each task.
 
 The only module of training that imports vllm, and it lives in `training.generation.vllm.process`.
 """

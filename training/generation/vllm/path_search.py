@@ -1,4 +1,4 @@
-"""Beam search of one prompt, without a model: it names the beams it wants continued and is told how they may be.
+"""Beam search of one prompt, without a model: it names the beams it needs continued and takes their next tokens.
 
 `training.generation.beam` takes a batch of prompts step by step, all together. An inference engine does not work in
 step: it gives the tokens of each request as it has them, and a request costs more than a token. So here every prompt's

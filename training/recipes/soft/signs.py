@@ -52,7 +52,7 @@ def explain_soft(run: FinishedRun, *, parent: FinishedRun, distilled: DistilledS
         *_comparison_signs(run, parent),
         *_distilled_signs(run, parent, {sign.name: sign for sign in distilled.signs}),
     ]
-    if run.settings["schedule"] == "adaptive":  # the others move as they are told
+    if run.settings["schedule"] == "adaptive":  # the others follow a fixed plan
         signs += _curriculum_signs(run)
     return diagnose(run, signs=signs, distilled=distilled, losses=losses, unknown=unknown)
 

@@ -1,4 +1,4 @@
-"""Tries on disk: made once, found again, refused when damaged and then made anew."""
+"""Tries on disk: made once, found again, refused when damaged and then made again."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What becomes of logits inside the engine, on plain tensors."""
+"""The engine's mask on logits, on plain tensors."""
 
 import shutil
 import weakref

@@ -37,7 +37,7 @@ def log_prob(model: Any, prompt: list[int], ids: tuple[int, ...]) -> float:
 
 
 def plain_beam_search(model: Any, prompt: list[int], *, beams: int, max_new_tokens: int, penalty: float) -> Generation:
-    """The same search, one prompt and one beam at a time, everything computed anew at every step."""
+    """The same search, one prompt and one beam at a time, everything computed again at every step."""
     running: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
     ended: list[tuple[float, float, tuple[int, ...]]] = []
     for length in range(1, max_new_tokens + 1):

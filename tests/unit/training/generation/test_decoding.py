@@ -1,4 +1,4 @@
-"""What becomes of drawn titles."""
+"""Drawn titles, each once."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.random_llama import random_llama
-from training.loop.update import Loss, Trainable
+from training.loop.update import Loss, Updater
 from training.model.batches import Batch, Sample, UpdateSize
 from training.model.language_model import CompletionScorer, add_lora
 from training.parallel.processes import Processes
@@ -41,13 +41,13 @@ def draw_samples(n: int) -> list[Sample]:
 SAMPLES = draw_samples(29)  # updates of 8, 8, 8 and 5
 
 
-def make_trainable(**changes: Any) -> Trainable:
+def make_updater(**changes: Any) -> Updater:
     settings = replace(SETTINGS, **changes)
-    return Trainable(Processes(), CompletionScorer(add_lora(random_llama(50), settings)), settings)
+    return Updater(Processes(), CompletionScorer(add_lora(random_llama(50), settings)), settings)
 
 
-def learn(trainable: Trainable, loss: Loss, slots: tuple[int, ...], updates: range = range(4)) -> Figures:
-    return [trainable.update(loss, slots, SAMPLES[8 * at : 8 * at + 8], step=at + 1) for at in updates]
+def learn(updater: Updater, loss: Loss, slots: tuple[int, ...], updates: range = range(4)) -> Figures:
+    return [updater.update(loss, slots, SAMPLES[8 * at : 8 * at + 8], step=at + 1) for at in updates]
 
 
 def distance(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
@@ -62,32 +62,32 @@ def test_an_update_of_8_windows_is_the_same_however_it_is_cut(micro_batch_size, 
 
     Every weight moves by up to 4e-4 (Adam: at most the learning rate per update).
     """
-    whole, cut = make_trainable(), make_trainable(micro_batch_size=micro_batch_size)
+    whole, cut = make_updater(), make_updater(micro_batch_size=micro_batch_size)
     for ours, theirs in zip(learn(cut, loss, slots), learn(whole, loss, slots), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-6)
     assert distance(cut.weights(), whole.weights()) < 1e-6
-    assert distance(cut.weights(), make_trainable().weights()) > 1e-4  # they learned
+    assert distance(cut.weights(), make_updater().weights()) > 1e-4  # they learned
 
 
 def test_a_restored_state_goes_on_to_the_last_bit_and_stays_as_it_was():
-    first = make_trainable(lora_dropout=0.3)
+    first = make_updater(lora_dropout=0.3)
     learn(first, *METHODS[1], range(2))
     state = first.state()
     expected = learn(first, *METHODS[1], range(2, 4))
     for _ in range(2):
-        again = make_trainable(lora_dropout=0.3)
+        again = make_updater(lora_dropout=0.3)
         again.restore(state)
         assert learn(again, *METHODS[1], range(2, 4)) == expected
         assert distance(again.weights(), first.weights()) == 0.0
 
 
 def test_loaded_weights_are_those_that_were_taken():
-    trainable = make_trainable()
-    taken = trainable.weights()
-    learn(trainable, *METHODS[0])
-    assert distance(trainable.weights(), taken) > 0.0
-    trainable.load(taken)
-    assert distance(trainable.weights(), taken) == 0.0
+    updater = make_updater()
+    taken = updater.weights()
+    learn(updater, *METHODS[0])
+    assert distance(updater.weights(), taken) > 0.0
+    updater.load(taken)
+    assert distance(updater.weights(), taken) == 0.0
 
 
 def test_an_update_that_failed_leaves_no_gradient_behind():
@@ -99,14 +99,14 @@ def test_an_update_that_failed_leaves_no_gradient_behind():
             raise ValueError("broken")
         return sft_loss(scorer, batch, size)
 
-    trainable = make_trainable(micro_batch_size=2)
+    updater = make_updater(micro_batch_size=2)
     with pytest.raises(ValueError, match="broken"):
-        trainable.update(partial(failing, calls=[]), (0,), SAMPLES[:8], step=1)
-    assert learn(trainable, *METHODS[0]) == learn(make_trainable(micro_batch_size=2), *METHODS[0])
+        updater.update(partial(failing, calls=[]), (0,), SAMPLES[:8], step=1)
+    assert learn(updater, *METHODS[0]) == learn(make_updater(micro_batch_size=2), *METHODS[0])
 
 
 def test_the_launch_cannot_scale_the_loss(monkeypatch):
     """accelerate divides losses by the accumulation steps of its configuration; ours are counted by the update."""
-    expected = learn(make_trainable(), *METHODS[0])
+    expected = learn(make_updater(), *METHODS[0])
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
-    assert learn(make_trainable(), *METHODS[0]) == expected
+    assert learn(make_updater(), *METHODS[0]) == expected
