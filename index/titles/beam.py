@@ -76,9 +76,9 @@ class _Beam:
 class _Children:
     """What was observed after a prefix, cheapest first; ties by token: arrays [n]."""
 
-    position: TriePosition  # of the prefix
     tokens: NDArray[np.int32]
     costs: NDArray[np.float64]  # of the prefix with the token
+    positions: NDArray[np.int64]  # [n, tries]
     ends: NDArray[np.bool_]  # a title ends with the token
 
 
@@ -121,17 +121,21 @@ class TitleBeams:
         Raises:
             KeyError: one of them may not follow, or there is none.
         """
-        if prefix in self._observed:
-            return
-        beam = self._beam_at(prefix)
         if not len(tokens):
             raise KeyError(f"no token was observed after {prefix}")
+        beam = self._beam_at(prefix)
+        if beam is None or prefix in self._observed:
+            return
         costs = beam.cost - log_probs.astype(np.float64)
-        order = np.lexsort((tokens, costs))
-        tokens, costs = tokens[order], costs[order]
-        if len(tokens) < self._titles.count_next(beam.position):  # the others are no better than the last
-            self._best_cut = min(self._best_cut, float(costs[-1]))
-        self._observed[prefix] = _Children(beam.position, tokens, costs, self._titles.ends_title(beam.position, tokens))
+        # with fewer than that they are all; the others are no better than the last
+        if len(tokens) > self._width and len(tokens) < self._titles.count_next(beam.position):
+            self._best_cut = min(self._best_cut, float(costs.max()))
+        positions, ends = self._titles.children(beam.position, tokens)
+        if len(tokens) > 1:  # mostly a token is forced
+            matters = np.flatnonzero(costs <= self._bound)  # the bound only falls
+            order = matters[np.lexsort((tokens[matters], costs[matters]))]
+            tokens, costs, positions, ends = tokens[order], costs[order], positions[order], ends[order]
+        self._observed[prefix] = _Children(tokens, costs, positions, ends)
 
     def continues_frontier(self, prefix: TokenIds) -> bool:
         """Whether a request that wrote `prefix` greedily, from a prefix of the frontier, should write on."""
@@ -164,21 +168,21 @@ class TitleBeams:
         """What is not cheaper is not among the k best, or does not matter to the caller."""
         return min(self._kth_cost, self._most)
 
-    def _beam_at(self, prefix: TokenIds) -> _Beam:
-        beam = self._unobserved.get(prefix)
-        if beam is not None:
-            return beam
+    def _beam_at(self, prefix: TokenIds) -> _Beam | None:
+        """The beam of a prefix; None if the bound has ruled it out since a request began to write it."""
+        if prefix in self._unobserved:
+            return self._unobserved[prefix]
         if not prefix:
             return _Beam(0.0, (), self._titles.start)
-        before = self._observed[prefix[:-1]]  # a request ran ahead of the search
-        cost = float(before.costs[before.tokens == prefix[-1]][0])
-        return _Beam(cost, prefix, self._titles.follow(before.position, prefix[-1]))
+        before = self._observed.get(prefix[:-1])
+        if before is None or prefix[-1] not in before.tokens:
+            return None
+        return self._child(prefix[:-1], before, int(np.argmax(before.tokens == prefix[-1])))
 
-    def _child(self, beam: _Beam, at: int) -> _Beam:
-        children = self._observed[beam.token_ids]
-        token = int(children.tokens[at])
-        position = self._titles.follow(beam.position, token)
-        return _Beam(float(children.costs[at]), (*beam.token_ids, token), position)
+    def _child(self, prefix: TokenIds, children: _Children, at: int) -> _Beam:
+        return _Beam(
+            float(children.costs[at]), (*prefix, int(children.tokens[at])), tuple(children.positions[at].tolist())
+        )
 
     def _begin(self, beams: list[_Beam]) -> None:
         """Take these as the beams of their length, and follow each greedily, unless it is followed already."""
@@ -195,7 +199,7 @@ class TitleBeams:
 
         def beam_at(candidate: int) -> _Beam:
             of = int(starts.searchsorted(candidate, side="right")) - 1
-            return self._child(self._beams[of], candidate - int(starts[of]))
+            return self._child(self._beams[of].token_ids, children[of], candidate - int(starts[of]))
 
         for candidate in np.flatnonzero(ends & (costs <= self._bound)).tolist():
             self._find(beam_at(candidate))
@@ -214,7 +218,9 @@ class TitleBeams:
             if children is None:
                 unobserved.append(beam)
                 continue
-            best = self._child(beam, 0)
+            if not len(children.costs):
+                continue
+            best = self._child(beam.token_ids, children, 0)
             if children.ends[0]:
                 self._find(best)
             elif best.token_ids not in self._followed:

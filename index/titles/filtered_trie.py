@@ -88,11 +88,19 @@ class FilteredTrie:
         passes[excluded - first] = False
         return passes
 
-    def ends_title(self, node: int, tokens: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Whether a title ends with each of these next tokens, all of which the trie has: bool [n]."""
-        first = self.trie.first_child[node]
-        children = first + self.trie.tokens[first : self.trie.first_child[node + 1]].searchsorted(tokens)
-        return self.trie.is_title(children)
+    def children(self, node: int, tokens: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return the nodes that some tokens lead to, int64 [n], -1 where one may not follow."""
+        first, after, excluded = self._children(node)
+        allowed = self.trie.tokens[first:after]
+        if not len(allowed):
+            return np.full(len(tokens), _NOWHERE)
+        nodes = first + allowed.searchsorted(tokens).astype(np.int64)
+        nodes[allowed.take(nodes - first, mode="clip") != tokens] = _NOWHERE
+        if self.title_filter is not None:
+            nodes[~self.title_filter(nodes)] = _NOWHERE  # of -1 it says anything
+        if excluded.size:
+            nodes[np.isin(nodes, excluded)] = _NOWHERE
+        return nodes
 
 
 @dataclass(frozen=True)
@@ -198,23 +206,26 @@ class AllowedTitles:
             trie.trie.first_child[node] == trie.trie.first_child[node + 1] for trie, node in self._here(position)
         )
 
-    def ends_title(self, position: TriePosition, tokens: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Whether a title ends with each of some next tokens: bool [n].
+    def children(
+        self, position: TriePosition, tokens: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the positions that some tokens lead to, int64 [n, tries], and whether a title ends there: bool [n].
 
         Raises:
             KeyError: one of the tokens may not follow.
         """
-        ends, known = np.zeros(len(tokens), np.bool_), np.zeros(len(tokens), np.bool_)
-        for trie, node in self._here(position):
-            allowed = trie.next_tokens(node)
-            if len(allowed):
-                at = allowed.searchsorted(tokens)
-                is_here = allowed.take(at, mode="clip") == tokens
-                known |= is_here
-                ends[is_here] |= trie.ends_title(node, tokens[is_here])
-        if not known.all():
-            raise KeyError(f"token {tokens[~known][0]} may not follow here")
-        return ends
+        columns = [
+            trie.children(node, tokens) if node != _NOWHERE else np.full(len(tokens), _NOWHERE)
+            for trie, node in zip(self.tries, position, strict=True)
+        ]
+        nodes = columns[0][:, None] if len(columns) == 1 else np.stack(columns, axis=1)
+        is_nowhere = nodes.max(axis=1) == _NOWHERE
+        if is_nowhere.any():
+            raise KeyError(f"token {tokens[is_nowhere][0]} may not follow here")
+        ends = np.zeros(len(tokens), np.bool_)
+        for trie, below in zip(self.tries, columns, strict=True):
+            ends |= trie.trie.is_title(below) & (below != _NOWHERE)
+        return nodes, ends
 
     def rows(self, position: TriePosition) -> list[int]:
         """Return the catalog rows of the title that ends here, without the excluded ones, ascending."""
