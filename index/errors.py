@@ -25,7 +25,7 @@ class SoftrecError(Exception):
     """Say what was seen and what to do.
 
     Args:
-        message: what was seen and what was allowed, naming the place.
+        message: what was seen, what is allowed, and where.
         remedy: what the reader can do about it, as an imperative; None when there is nothing to do.
     """
 

@@ -331,7 +331,7 @@ def read_catalog(path: Path) -> Catalog:
     if not path.is_file():
         raise MissingArtifactError("catalog", path, command=init_command(path.parent))
     try:
-        with path.open("rb") as file:  # one file, even if another one takes its place meanwhile
+        with path.open("rb") as file:  # one file, even if it is replaced meanwhile
             facts = json.loads((pq.read_schema(file).metadata or {})[_KEY])
             file.seek(0)
             table = pq.read_table(file, schema=_SCHEMA)

@@ -91,7 +91,7 @@ def _rebase(workspace: Workspace, encoder: TitleEncoder, keep: int) -> Rebase:
     active = load_active(index_dir, imported, journal, encoder=encoder)
     vectors = _vectors_of(catalog, active)
 
-    def take_its_place() -> None:
+    def replace_catalog() -> None:
         if read_catalog(path).digest != imported.digest:
             raise MismatchError(
                 f"{path}: replaced during the rebase",
@@ -110,7 +110,7 @@ def _rebase(workspace: Workspace, encoder: TitleEncoder, keep: int) -> Rebase:
         count_popularity(catalog, log.item_ids),
         request=active.search_request,
         keep=keep,
-        before_use=take_its_place,
+        before_use=replace_catalog,
     )
     assert version is not None  # without `successor_of` it always replaces the active one
     journal.forget(end)

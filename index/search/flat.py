@@ -189,6 +189,22 @@ class FlatIndex:
         return distances[order], rows[order]
 
 
+class OverFlat:
+    """The part of a `TitleSearch` that an index over a `FlatIndex` takes from it: the same rows and vectors."""
+
+    flat: FlatIndex
+
+    def __len__(self) -> int:
+        return len(self.flat)
+
+    @property
+    def dimension(self) -> int:
+        return self.flat.dimension
+
+    def vectors(self, rows: Rows) -> Vectors:
+        return self.flat.vectors(rows)
+
+
 def read_faiss(path: Path) -> Any:
     """Read any FAISS index.
 

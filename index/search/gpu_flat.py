@@ -8,7 +8,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from index.search.flat import FlatIndex
+from index.search.flat import FlatIndex, OverFlat
 from index.search.search import Mask, Rows, Vectors, check_search
 
 _SPARE = 22  # candidates beyond k; doubts go to the processor, so there are more than in a scan there
@@ -21,7 +21,7 @@ def find_gpu() -> bool:
     return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
 
-class GpuFlatIndex:
+class GpuFlatIndex(OverFlat):
     """A `FlatIndex` whose vectors also lie on the first GPU, 4 * dimension bytes per row. A `TitleSearch`; exact.
 
     The GPU proposes by |q|^2 + |v|^2 - 2 q.v in float32; measuring, and whatever its rounding leaves in doubt, stays on
@@ -35,17 +35,6 @@ class GpuFlatIndex:
         self._resources = faiss.StandardGpuResources()
         self._index: Any = faiss.index_cpu_to_gpu(self._resources, 0, flat.storage)
         self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self.flat)
-
-    @property
-    def dimension(self) -> int:
-        return self.flat.dimension
-
-    def vectors(self, rows: Rows) -> Vectors:
-        """Return a copy of the vectors of some rows, [len(rows), dimension]."""
-        return self.flat.vectors(rows)
 
     def search(self, queries: Vectors, k: int, *, allowed: Mask | None = None) -> tuple[Vectors, Rows]:
         """Find the k nearest rows of each query, as `TitleSearch.search` says; exact."""

@@ -9,7 +9,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from index.search.flat import FlatIndex, one_thread, read_faiss
+from index.search.flat import FlatIndex, OverFlat, one_thread, read_faiss
 from index.search.search import Mask, Rows, Vectors, check_search
 
 _LEAST_ROWS = 16  # that the codes can be trained on
@@ -23,7 +23,7 @@ _EXACT_BELOW = 1 / 20  # share of allowed rows: in fewer a scan is as fast, and 
 _DEEPEST = 400
 
 
-class ProductCodesIndex:
+class ProductCodesIndex(OverFlat):
     """A `TitleSearch` that finds most of the nearest rows, and measures exactly those it returns.
 
     FAISS scans 4-bit codes of all rows, dimension / 12 bytes per row, and proposes k rows and more. Their distances are
@@ -96,17 +96,6 @@ class ProductCodesIndex:
     def broadest(self) -> int:
         """The breadth from which a search is about as slow as a scan."""
         return max(len(self.flat) // 32, 64)
-
-    def __len__(self) -> int:
-        return len(self.flat)
-
-    @property
-    def dimension(self) -> int:
-        return self.flat.dimension
-
-    def vectors(self, rows: Rows) -> Vectors:
-        """Return a copy of the vectors of some rows, [len(rows), dimension]."""
-        return self.flat.vectors(rows)
 
     def search(self, queries: Vectors, k: int, *, allowed: Mask | None = None) -> tuple[Vectors, Rows]:
         """Find k near rows of each query, as `TitleSearch.search` says; min(k, allowed rows) always come back."""

@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from index.titles.filtered_trie import AllowedTitles, Position
+from index.titles.filtered_trie import AllowedTitles, TriePosition
 
 TokenIds = tuple[int, ...]  # written after the prompt
 
@@ -69,7 +69,7 @@ class FoundTitles:
 class _Beam:
     cost: float  # minus the log-probability
     token_ids: TokenIds
-    position: Position = field(compare=False)
+    position: TriePosition = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class TitleBeams:
             self._unobserved = {beam.token_ids: beam for beam in self._beams}
 
     @property
-    def frontier(self) -> dict[TokenIds, Position]:
+    def frontier(self) -> dict[TokenIds, TriePosition]:
         """The prefixes that the search needs continued, with their positions; empty once it is over."""
         return {prefix: beam.position for prefix, beam in self._unobserved.items()}
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from index.titles.trie import ROOT, TitleFilter, TitleTrie
 
-Position = tuple[int, ...]  # one node per trie
+TriePosition = tuple[int, ...]  # one node per trie
 
 _NOWHERE = -1  # in a trie that holds no title of this beginning
 
@@ -167,30 +167,30 @@ class AllowedTitles:
     excluded: frozenset[int] = frozenset()
 
     @property
-    def start(self) -> Position:
+    def start(self) -> TriePosition:
         """Before the first token."""
         return tuple(_NOWHERE if trie.excludes(ROOT) else ROOT for trie in self.tries)
 
-    def next_tokens(self, position: Position) -> NDArray[np.int32]:
+    def next_tokens(self, position: TriePosition) -> NDArray[np.int32]:
         """Return the tokens that may follow, ascending: int32 [n]; none after a whole title."""
         if len(position) == 1:  # nearly always, and a search asks for every beam in every step
             return self.tries[0].next_tokens(position[0]) if position[0] != _NOWHERE else np.empty(0, np.int32)
         here = self._here(position)
         return _union([trie.next_tokens(node) for trie, node in here]) if here else np.empty(0, np.int32)
 
-    def count_next(self, position: Position) -> int:
+    def count_next(self, position: TriePosition) -> int:
         """Return how many tokens may follow."""
         here = self._here(position)
         return here[0][0].count_next(here[0][1]) if len(here) == 1 else len(self.next_tokens(position))
 
-    def follow(self, position: Position, token: int) -> Position:
+    def follow(self, position: TriePosition, token: int) -> TriePosition:
         """Return the position that a token leads to.
 
         Raises:
             KeyError: the token may not follow.
         """
         if len(position) == 1:
-            after: Position = (self.tries[0].child(position[0], token),) if position[0] != _NOWHERE else position
+            after: TriePosition = (self.tries[0].child(position[0], token),) if position[0] != _NOWHERE else position
         else:
             after = tuple(
                 trie.child(node, token) if node != _NOWHERE else _NOWHERE
@@ -200,13 +200,15 @@ class AllowedTitles:
             raise KeyError(f"token {token} may not follow here")
         return after
 
-    def is_title(self, position: Position) -> bool:
+    def is_title(self, position: TriePosition) -> bool:
         """Whether a title ends here."""
         return any(
             trie.trie.first_child[node] == trie.trie.first_child[node + 1] for trie, node in self._here(position)
         )
 
-    def children(self, position: Position, tokens: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def children(
+        self, position: TriePosition, tokens: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the positions that some tokens lead to, int64 [n, tries], and whether a title ends there: bool [n].
 
         Raises:
@@ -225,7 +227,7 @@ class AllowedTitles:
             ends |= trie.trie.is_title(below) & (below != _NOWHERE)
         return nodes, ends
 
-    def rows(self, position: Position) -> list[int]:
+    def rows(self, position: TriePosition) -> list[int]:
         """Return the catalog rows of the title that ends here, without the excluded ones, ascending."""
         found: list[int] = []
         for trie, node in self._here(position):
@@ -235,7 +237,7 @@ class AllowedTitles:
             found += trie.trie.rows[titles].tolist()
         return sorted(row for row in found if row not in self.excluded)
 
-    def _here(self, position: Position) -> list[tuple[FilteredTrie, int]]:
+    def _here(self, position: TriePosition) -> list[tuple[FilteredTrie, int]]:
         """The tries that hold titles of this beginning, with their nodes."""
         return [(trie, node) for trie, node in zip(self.tries, position, strict=True) if node != _NOWHERE]
 

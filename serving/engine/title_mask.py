@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from index.titles.filtered_trie import AllowedTitles, FilteredTrie, Position
+from index.titles.filtered_trie import AllowedTitles, FilteredTrie, TriePosition
 from index.titles.trie import TitleFilter, TitleTrie
 from index.titles.trie_store import map_trie
 
@@ -52,7 +52,7 @@ class _Guide(Protocol):
 @dataclass
 class _InTitles:
     titles: AllowedTitles
-    position: Position
+    position: TriePosition
 
     def follow(self, token: int) -> None:
         try:

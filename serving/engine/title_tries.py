@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.catalog.catalog import Catalog
-from index.titles.filtered_trie import AllowedTitles, FilteredTrie, Position, TitleOrder
+from index.titles.filtered_trie import AllowedTitles, FilteredTrie, TitleOrder, TriePosition
 from index.titles.held_folder import HeldFolder, hold_folder
 from index.titles.trie import TitleFilter
 from index.titles.trie_store import (
@@ -101,7 +101,7 @@ class StoredTitles:
             for trie, folder, file in zip(self.allowed.tries, self.folders, filters, strict=True)
         ]
 
-    def at(self, position: Position) -> Mapping[str, Any]:
+    def at(self, position: TriePosition) -> Mapping[str, Any]:
         """Return the argument of a request that writes on from a position; see `serving.engine.title_mask`."""
         return {TRIES: self._filtered, POSITION: position}
 

@@ -39,7 +39,7 @@ def test_a_merge_embeds_nothing_and_covers_all(shop: Workspace) -> None:
     assert merged.startswith("0002-")
     assert list_versions(shop.index_dir) == [first, merged]
     assert live.merge() is None
-    assert held.grounder.rank(["new"], 1)[0].rows.tolist() == [3]  # who holds the old snapshot goes on with it
+    assert held.grounder.rank(["new"], 1)[0].rows.tolist() == [3]  # an old snapshot stays as it was
     loaded = load_active(shop.index_dir, ORIGIN, journal_of(shop), encoder=encoder)
     assert (loaded.catalog.items, loaded.position) == (live.snapshot.catalog.items, live.snapshot.position)
     live.close()

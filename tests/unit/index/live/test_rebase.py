@@ -104,7 +104,7 @@ def test_a_running_server_takes_it_up_and_loses_no_change(shop: Workspace) -> No
             assert (live.problem, live.pending) == (None, 1)
             assert list(live.snapshot.catalog.items) == [*FOLDED, Item("g", "ggg")]
             assert live.snapshot.imported.earlier_digests == (ORIGIN.digest,)
-        assert held.catalog.find_item("b") is None  # who holds an old snapshot goes on with it
+        assert held.catalog.find_item("b") is None  # an old snapshot stays as it was
         assert behind.merge() is not None
 
 

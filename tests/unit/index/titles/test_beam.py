@@ -82,7 +82,7 @@ def drive(seed: int, titles: AllowedTitles, width: int, k: int, *, ahead: random
 
 
 @given(catalogs, st.integers(0, 99), st.data())
-def test_a_wide_search_gives_exactly_the_best_open_titles(titles: Titles, seed: int, data: st.DataObject) -> None:
+def test_a_wide_search_gives_exactly_the_best_allowed_titles(titles: Titles, seed: int, data: st.DataObject) -> None:
     """Brute force: the k best of the distinct titles that an open row has, each with its open rows."""
     rows = range(len(titles))
     allowed = np.array([data.draw(st.booleans()) for _ in rows]) if data.draw(st.booleans()) else None
