@@ -35,7 +35,7 @@ def train_adapter(
     preset: str | None = None,
     assignments: Sequence[str] = (),
 ) -> Adapter:
-    """Train and publish an adapter; first what it needs and does not find: base, index, the teacher's adapter.
+    """Train and publish an adapter; make what is missing first: base, index, the teacher's adapter.
 
     Args:
         root: the workspace.
