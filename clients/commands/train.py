@@ -60,7 +60,7 @@ def train_adapter(
 def prepare(
     workspace: Workspace, method: Method, settings: TrainSettings, processes: Processes, progress: Progress
 ) -> tuple[Grounder, Dataset]:
-    """Make what the method needs and the shop lacks: base, index, the teacher's adapter.
+    """Make what the method requires and the shop lacks: base, index, the teacher's adapter.
 
     Returns:
         The index's grounder, and the data as these settings see them.

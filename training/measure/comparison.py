@@ -42,7 +42,7 @@ class Comparison:
         return "a better" if self.difference.high < 0 else "undecided"
 
     def named_verdict(self, a: str, b: str) -> str:
-        """The verdict with the names of the two methods."""
+        """The verdict with the names of the two methods in place of a and b."""
         return {"a better": f"{a} better", "b better": f"{b} better"}.get(self.verdict, self.verdict)
 
     def to_json(self) -> dict[str, Any]:
