@@ -156,7 +156,8 @@ def train(
         str,
         typer.Argument(
             metavar="|".join(method_names()),
-            help="; ".join(f"{method.name} {method.summary}" for method in METHODS) + ". What it needs is made first.",
+            help="; ".join(f"{method.name} {method.summary}" for method in METHODS)
+            + ". Missing prerequisites are made first.",
         ),
     ],
     shop: Shop,

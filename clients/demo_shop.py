@@ -96,7 +96,7 @@ class Shelf:
 
     Attributes:
         titles: all distinct but one, which is sold in two editions: the first and the last item.
-        category: place in SHELVES, int [items].
+        category: position in SHELVES, int [items].
         series: which series, int [items]; a stand-alone title is a series of its own.
         volume: counted from 1, int [items].
         released_day: day of the year, float [items]; negative: out before it began.
@@ -186,7 +186,7 @@ def next_item_chances(bought: list[int], shelf: Shelf, day: float, taste: NDArra
     """The story as numbers: the probability of each item to be the next one.
 
     Args:
-        bought: the customer's items as places on the shelf, oldest first.
+        bought: the customer's items as positions on the shelf, oldest first.
         shelf: what there is.
         day: of the year, now; nothing released later has any chance.
         taste: a probability per category, [categories].

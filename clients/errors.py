@@ -27,7 +27,7 @@ class ClientError(SoftrecError):
 
 
 class RefusedError(ClientError):
-    """The command line will not do this without being told again."""
+    """The command line will not do this without confirmation."""
 
 
 class UnreachableError(ClientError):

@@ -14,6 +14,8 @@ from rich.progress import Progress as Bars
 
 from training.progress import Advance, Progress
 
+EVERY_S = 10.0  # between two lines of a step
+
 
 def open_progress(file: TextIO | None = None) -> Progress:
     """Return bars when `file` (standard error) is a terminal, else plain lines."""
@@ -22,11 +24,10 @@ def open_progress(file: TextIO | None = None) -> Progress:
 
 
 class LineProgress:
-    """One line when a step begins, one every `every_s` seconds, one with its duration when it ends."""
+    """One line when a step begins, one every `EVERY_S` seconds, one with its duration when it ends."""
 
-    def __init__(self, file: TextIO, *, every_s: float = 10.0, clock_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, file: TextIO, *, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._file = file
-        self._every_s = every_s
         self._clock_s = clock_s
 
     def note(self, text: str) -> None:
@@ -45,7 +46,7 @@ class LineProgress:
             done += n
             latest.update(figures)
             now_s = self._clock_s()
-            if now_s - said_s >= self._every_s:
+            if now_s - said_s >= EVERY_S:
                 said_s = now_s
                 of_total = "" if not total else f" of {total} ({done / total:.0%})"
                 self.note(f"{title}: {done}{of_total}, {now_s - begun_s:.0f} s{_figures(latest, ', ')}")

@@ -26,7 +26,7 @@ S = TypeVar("S", bound="TrainSettings")
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What every method can be told.
+    """Settings that every method has.
 
     Attributes:
         preset: the name of the preset these started from.

@@ -227,8 +227,8 @@ def _write_shard(path: Path, rows: Sequence[UserRow], outcomes: Sequence[Recomme
             continue
         for item in outcome.items:
             distance, log_prob = (item.grounding.distance, item.grounding.log_prob) if item.grounding else (None, None)
-            place = (row.user_id, item.rank, item.item_id, item.title)
-            lines.append((*place, item.score, distance, log_prob, item.source.value, outcome.adapter))
+            identity = (row.user_id, item.rank, item.item_id, item.title)
+            lines.append((*identity, item.score, distance, log_prob, item.source.value, outcome.adapter))
     columns = list(zip(*lines, strict=True)) if lines else [()] * len(SCHEMA)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
     buffer = pa.BufferOutputStream()

@@ -68,14 +68,10 @@ def _show(comparisons: Sequence[Comparison], first: str, second: str) -> None:
                 "95 %": f"{comparison.difference.low:+.4f} to {comparison.difference.high:+.4f}",
                 "wins": comparison.wins,
                 "losses": comparison.losses,
-                "verdict": _name_verdict(comparison.verdict, first, second),
+                "verdict": comparison.named_verdict(first, second),
             }
             for comparison in comparisons
         ],
         title=f"{second} minus {first}, same test windows",
     )
     say("an interval that holds 0 decides nothing; it resamples users, whose windows stay together")
-
-
-def _name_verdict(verdict: str, first: str, second: str) -> str:
-    return {"a better": f"{first} better", "b better": f"{second} better"}.get(verdict, verdict)

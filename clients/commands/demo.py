@@ -69,7 +69,7 @@ def run_demo(
 
 
 def _prepare(root: Path, progress: Progress) -> tuple[Workspace, list[Adapter]]:
-    """Everything that serving needs, made where it is missing."""
+    """Make what serving requires and the folder lacks."""
     if not (root / "softrec.toml").is_file():
         items, interactions = root / "items.csv", root / "interactions.csv"
         if not (items.is_file() and interactions.is_file()):

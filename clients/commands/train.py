@@ -35,7 +35,7 @@ def train_adapter(
     preset: str | None = None,
     assignments: Sequence[str] = (),
 ) -> Adapter:
-    """Train and publish an adapter; first what it needs and does not find: base, index, the teacher's adapter.
+    """Train and publish an adapter; make what is missing first: base, index, the teacher's adapter.
 
     Args:
         root: the workspace.
@@ -60,7 +60,7 @@ def train_adapter(
 def prepare(
     workspace: Workspace, method: Method, settings: TrainSettings, processes: Processes, progress: Progress
 ) -> tuple[Grounder, Dataset]:
-    """Make what the method needs and the shop lacks: base, index, the teacher's adapter.
+    """Make what the method requires and the shop lacks: base, index, the teacher's adapter.
 
     Returns:
         The index's grounder, and the data as these settings see them.

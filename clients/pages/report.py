@@ -22,11 +22,6 @@ def write_report(path: Path, comparisons: Sequence[Comparison], first: Evaluatio
         users=len(set(first.users)),
         rows=comparisons,
         reach=max(ends, default=0.0) or 1.0,
-        verdicts={
-            "a better": f"{first.method} better",
-            "b better": f"{second.method} better",
-            "undecided": "undecided",
-        },
         methods=[first, second],
     )
     write_file(path, page)

@@ -13,7 +13,7 @@ from index.tables.interactions import load_interactions
 from index.workspace import Workspace
 from training.adapter import Adapter, check_adapter
 from training.base_model import BaseModel, locate_base
-from training.data.window_filter import LeftOut, select_learnable, select_readable
+from training.data.window_filter import LeftOut, select_evaluation_windows, select_training_windows
 from training.data.windows import DataSplit, Window, describe_window, split_windows
 from training.errors import SettingError
 from training.model.batches import Sample
@@ -90,7 +90,7 @@ def load_dataset(workspace: Workspace, settings: TrainSettings, progress: Progre
         MissingArtifactError: no catalog, log or base yet; names the command.
         EmptyDataError: nothing is left to train on.
         SettingError: prompts and titles may exceed the base's context.
-        TrainingError: base and catalog do not suit each other (see `training.data.window_filter.select_learnable`).
+        TrainingError: base and catalog do not suit each other (see `select_training_windows`).
         MismatchError: the stand-in base was trained on another part of the log.
     """
     catalog, split = load_split(workspace, settings)
@@ -104,9 +104,9 @@ def load_dataset(workspace: Workspace, settings: TrainSettings, progress: Progre
         )
     renderer = base.renderer(template_of(workspace, settings))
     check_context(base, renderer)
-    train, left_out = select_learnable(split.train, catalog, renderer)
-    validation, unread_validation = select_readable(split.validation, "validation", catalog, renderer)
-    test, unread_test = select_readable(split.test, "test", catalog, renderer)
+    train, left_out = select_training_windows(split.train, catalog, renderer)
+    validation, unread_validation = select_evaluation_windows(split.validation, "validation", catalog, renderer)
+    test, unread_test = select_evaluation_windows(split.test, "test", catalog, renderer)
     for note in (*left_out.notes(renderer.template), *unread_validation, *unread_test):
         progress.note(note)
     split = DataSplit(train, validation, test, split.histories, split.available)

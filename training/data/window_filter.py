@@ -20,7 +20,7 @@ class LeftOut:
 
     Attributes:
         too_long: the target has more than `max_title_tokens` tokens.
-        garbled: the target's tokens spell something else, which is not this title to the catalog either.
+        garbled: the target's tokens decode to another text, which the catalog does not match to this title either.
         without_history: no title of the history fits into `max_prompt_tokens`, not even alone.
     """
 
@@ -37,18 +37,15 @@ class LeftOut:
         reasons = (
             (self.too_long, f"their title is longer than {template.max_title_tokens} tokens (max_title_tokens)"),
             (self.garbled, "this base's tokenizer cannot spell their title"),
-            (
-                self.without_history,
-                _no_history(template),
-            ),
+            (self.without_history, _no_history(template)),
         )
         return [f"{count} training windows left out: {reason}" for count, reason in reasons if count]
 
 
-def select_learnable(
+def select_training_windows(
     windows: Sequence[Window], catalog: Catalog, renderer: PromptRenderer
 ) -> tuple[tuple[Window, ...], LeftOut]:
-    """Leave out the windows that a model cannot learn from, or refuse the lot.
+    """Leave out the windows that a model cannot learn from, or refuse them all.
 
     Targets that are too long are a matter of a setting, and are left out however many they are. The other two reasons
     say that base and catalog do not suit each other. A title in a thousand that this tokenizer cannot spell is
@@ -112,7 +109,7 @@ def select_learnable(
     return tuple(kept), LeftOut(len(too_long), len(garbled), len(without_history))
 
 
-def select_readable(
+def select_evaluation_windows(
     windows: Sequence[Window], part: str, catalog: Catalog, renderer: PromptRenderer
 ) -> tuple[tuple[Window, ...], list[str]]:
     """Leave out the windows of validation or test that give a model nothing to read: a server answers by popularity.

@@ -44,7 +44,7 @@ def generate(
         max_new_tokens: longest continuation, the end token included.
         end_id: the token that ends a continuation.
         batch_size: prompts decoded at once; sorted by length, so padding is little.
-        advance: told how many prompts were done.
+        advance: receives how many prompts were done.
 
     Returns:
         One generation per prompt, in the order of `prompts`.
@@ -71,7 +71,7 @@ class _Beams:
 
     Attributes:
         prompt: int64 [P], which prompt of the batch.
-        log_probs: float32 [P, K], of the beams, best first; -inf for one that only fills a place.
+        log_probs: float32 [P, K], of the beams, best first; -inf for one that only pads.
         ids: int64 [P, K, n], what they wrote.
         parents: int64 [P, K], the beam of the step before that each goes on from.
         ended_scores: float32 [P, E], of the best beams that ended, best first; -inf where none did yet. E is the number
@@ -136,11 +136,11 @@ class _Search:
             logits: float32 [P, K, V].
             length: tokens written, the new one included.
         """
-        wanted = 1 if self.beams == 1 else 2 * self.beams
+        per_beam = 1 if self.beams == 1 else 2 * self.beams
         # a prompt's best continuations are among the best of each of its beams
-        best, tokens = logits.topk(min(wanted, logits.shape[2]), dim=2)  # [P, K, W]
+        best, tokens = logits.topk(min(per_beam, logits.shape[2]), dim=2)  # [P, K, W]
         log_probs = beams.log_probs[:, :, None] + best - logits.logsumexp(dim=2, keepdim=True)
-        log_probs, at = log_probs.flatten(1).topk(min(wanted, best[0].numel()), dim=1)  # [P, C]
+        log_probs, at = log_probs.flatten(1).topk(min(per_beam, best[0].numel()), dim=1)  # [P, C]
         tokens, parents = tokens.flatten(1).gather(1, at), at // best.shape[2]
         ids = torch.cat([pick(beams.ids, parents), tokens[:, :, None]], dim=2)
         has_ended = tokens == self.end_id

@@ -31,7 +31,7 @@ def sample(
         end_id: the token that ends a continuation.
         seed: the same seed, prompts and batch size give the same titles.
         batch_size: prompts read at once.
-        advance: told how many prompts were done.
+        advance: receives how many prompts were done.
 
     Returns:
         n generations per prompt, in the order of prompts; the same one may come twice.

@@ -7,7 +7,7 @@ asked at inner nodes only, and an end token is never read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -26,12 +26,12 @@ _LOGITS = {"cpu": 1 << 20, "cuda": 1 << 26}  # logits in memory at once: on a CP
 
 @dataclass(frozen=True)
 class _Piece:
-    """Some titles of a trie with the nodes above them. The root stands at place 0, inner node i at place i + 1.
+    """Some titles of a trie with the nodes above them. The root has position 0, inner node i position i + 1.
 
     Attributes:
         tokens: int64 [N], the inner nodes' tokens, level by level.
         ancestors: see `training.model.trie_attention.TrieTokens`.
-        parents: int64 [M], the place above each node, ascending; all M nodes count, titles' ends too, level by level.
+        parents: int64 [M], position above each node, ascending; all M nodes count, titles' ends too, level by level.
         labels: int64 [M], the token of each.
         above: int64 [M], the node above each as one of the M; -1 below the root.
         levels: the M nodes level by level.
@@ -64,14 +64,12 @@ class TitleScorer:
         prompts: Sequence[Sequence[int]],
         *,
         batch_size: int = 4,
-        advance: Callable[[int], None] = lambda n: None,
     ) -> Iterator[NDArray[np.float32]]:
         """Score every title after each prompt, in order.
 
         Args:
             prompts: token ids, of any lengths from 1.
             batch_size: prompts read at once.
-            advance: told how many prompts were done.
 
         Yields:
             float32 [len(trie.rows)]: summed natural log-probability of the title of `trie.rows[i]`, end token included.
@@ -88,7 +86,6 @@ class TitleScorer:
                 first = trees.read_prompts()[:, 0]  # [P, V]
                 scores = torch.cat([_score_piece(trees, first, piece) for piece in pieces], dim=1)
             yield from scores.cpu().numpy()
-            advance(len(batch))
 
 
 def _score_piece(trees: TokenTrees, first: Tensor, piece: _Piece) -> Tensor:
@@ -106,7 +103,7 @@ def _score_piece(trees: TokenTrees, first: Tensor, piece: _Piece) -> Tensor:
 
 
 def _edges(logits: Tensor, piece: _Piece, begin: int) -> Tensor:
-    """Log-probabilities of the children of the places begin, begin + 1, ...: logits [P, n, V] -> [P, m]."""
+    """Log-probabilities of the children of the positions begin, begin + 1, ...: logits [P, n, V] -> [P, m]."""
     bounds = torch.tensor([begin, begin + logits.shape[1]], device=logits.device)
     low, high = torch.searchsorted(piece.parents, bounds).tolist()
     at = piece.parents[low:high] - begin
@@ -126,23 +123,23 @@ def _cut(trie: TitleTrie, device: torch.device) -> Iterator[_Piece]:
 
 def _piece(trie: TitleTrie, parents: NDArray[np.int32], leaves: range, device: torch.device) -> _Piece:
     nodes = np.flatnonzero((trie.begin < leaves.stop) & (trie.end > leaves.start))[1:]  # the root is everyone's
-    place_of = np.zeros(len(trie), dtype=np.int64)  # inner nodes from 1, the root 0
+    position_of = np.zeros(len(trie), dtype=np.int64)  # inner nodes from 1, the root 0
     inner = nodes[~trie.is_title(nodes)]
-    place_of[inner] = np.arange(1, len(inner) + 1)
+    position_of[inner] = np.arange(1, len(inner) + 1)
     number_of = np.full(len(trie), -1, dtype=np.int64)
     number_of[nodes] = np.arange(len(nodes))
 
     levels, ancestors = [], []
-    begin, chain = 0, np.empty((1, 0), dtype=np.int64)  # chain: [places of a level, depth], here of the root alone
-    first_place = 0
+    begin, chain = 0, np.empty((1, 0), dtype=np.int64)  # chain: [positions of a level, depth], here of the root alone
+    first_position = 0
     while begin < len(nodes):
-        above = place_of[parents[nodes[begin:]]] - first_place
+        above = position_of[parents[nodes[begin:]]] - first_position
         end = begin + int(np.searchsorted(above, len(chain)))
         levels.append(range(begin, end))
         level = nodes[begin:end]
         is_inner = ~trie.is_title(level)
-        first_place += len(chain)
-        own = place_of[level[is_inner]]
+        first_position += len(chain)
+        own = position_of[level[is_inner]]
         chain = np.concatenate([chain[above[: end - begin][is_inner]], own[:, None] - 1], axis=1)
         if len(chain):
             ancestors.append(torch.from_numpy(chain).to(device))
@@ -155,7 +152,7 @@ def _piece(trie: TitleTrie, parents: NDArray[np.int32], leaves: range, device: t
     return _Piece(
         tokens=_tensor(trie.tokens[inner], device),
         ancestors=tuple(ancestors),
-        parents=_tensor(place_of[parents[nodes]], device),
+        parents=_tensor(position_of[parents[nodes]], device),
         labels=_tensor(trie.tokens[nodes], device),
         above=_tensor(number_of[parents[nodes]], device),
         levels=tuple(levels),

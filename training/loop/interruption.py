@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end a run at a place from which it can go on."""
+"""SIGTERM and SIGINT end a run at a point from which it can go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training run: what every recipe needs, opened once; then fitted, published and removed."""
+"""One training run: opens every recipe's inputs once, then fits, publishes and removes the run's folder."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A run's figures in TensorBoard, MLflow or Weights & Biases, beside the `metrics.jsonl` that is always written.
 
 The tracking classes are accelerate's; here they are chosen, opened on the main process alone, and kept from writing
-anywhere but where they were told to.
+anywhere but where their settings say.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROJECT = "softrec"  # what MLflow calls the experiment and W&B the project
 
 
 class Trackers:
-    """The open trackers of one run: none, one or several. They are no place for what a run needs: log, then forget."""
+    """The open trackers of one run: none, one or several. A run never reads from them."""
 
     def __init__(self, trackers: Sequence[GeneralTracker] = ()) -> None:
         self._trackers = tuple(trackers)

@@ -41,6 +41,10 @@ class Comparison:
             return "b better"
         return "a better" if self.difference.high < 0 else "undecided"
 
+    def named_verdict(self, a: str, b: str) -> str:
+        """The verdict with the names of the two methods in place of a and b."""
+        return {"a better": f"{a} better", "b better": f"{b} better"}.get(self.verdict, self.verdict)
+
     def to_json(self) -> dict[str, Any]:
         """A flat object for `--json`."""
         return {

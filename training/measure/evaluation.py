@@ -49,7 +49,7 @@ class Evaluation:
         adapter_id: name@digest; empty where there is no adapter.
         decoding: see `training.generation.decoding`; empty where nothing is decoded.
         ranking: see `index.ranking.ranking`, or "count" for popularity.
-        positions: int64 [n], 0-based place of each window's target, -1 beyond 50.
+        positions: int64 [n], 0-based position of each window's target, -1 beyond 50.
         metrics: HR@k and NDCG@k with 95 % intervals.
         users: user_id of each window.
         on_catalog: share of best titles that exist word for word; None where nothing is written.
@@ -142,7 +142,7 @@ def attribute_misses(positions: NDArray[np.int64], own: NDArray[np.int64]) -> di
     """Say where HR@10 is lost: in what the model writes, or in how that is tied to the catalog.
 
     Args:
-        positions: places of the targets in a ranking.
+        positions: of the targets in a ranking, 0-based.
         own: in the model's own ranking, by likelihood: what grounding without loss would give.
 
     Returns:

@@ -2,8 +2,8 @@
 
 The weights are those of a conditional logit (McFadden 1974): among the rows that a fusion chooses from, the true next
 one has probability softmax(features @ weights), and the likelihood of the validation windows is maximised, with a small
-ridge. It uses the place of every target, where a search over a hit rate would only see those that cross the cut-off.
-But it cares for the fiftieth place as for the first; so last comes a blend of these weights with those that rank by
+ridge. It uses the position of every target, where a search over a hit rate would only see those that cross the cut-off.
+But it weighs the fiftieth position like the first; so last comes a blend of these weights with those that rank by
 likelihood alone, by the share that gives the best NDCG@10.
 """
 
@@ -28,7 +28,7 @@ _STEPS = 50
 _LIKELIHOOD = np.array([1.0, 1e-3, 0.0, 10.0])
 _SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # of the fitted weights in a blend with those
 
-Choices = list[tuple[NDArray[np.float64], int]]  # one per window: features [n, 4], the place of the target
+Choices = list[tuple[NDArray[np.float64], int]]  # one per window: features [n, 4], the position of the target
 
 
 def fit_fusion(ranker: Ranker, grounder: Grounder, written: Sequence[Written], targets: Sequence[int]) -> FusionWeights:
@@ -45,9 +45,9 @@ def fit_fusion(ranker: Ranker, grounder: Grounder, written: Sequence[Written], t
     choices: Choices = []
     for one, near, target in zip(written, nearest, targets, strict=True):
         rows, log_probs, distances = ranker.pool(one, near)
-        place = np.flatnonzero(rows == target)
-        if len(place):
-            choices.append((ranker.features(rows, log_probs, distances), int(place[0])))
+        position = np.flatnonzero(rows == target)
+        if len(position):
+            choices.append((ranker.features(rows, log_probs, distances), int(position[0])))
     if len(choices) < _LEAST:
         return FusionWeights(*map(float, _LIKELIHOOD))
     fitted = maximise_likelihood(choices)
@@ -58,9 +58,11 @@ def fit_fusion(ranker: Ranker, grounder: Grounder, written: Sequence[Written], t
 
 def _gain(choices: Choices, weights: NDArray[np.float64]) -> float:
     """Sum of NDCG@10 over the windows whose target is among the candidates."""
-    scores = [(features @ weights, place) for features, place in choices]
-    places = [int(np.count_nonzero(score >= score[place])) - 1 for score, place in scores]  # ties count against it
-    return float(gains(np.array(places), 10).sum())
+    scores = [(features @ weights, position) for features, position in choices]
+    positions = [
+        int(np.count_nonzero(score >= score[position])) - 1 for score, position in scores
+    ]  # ties count against it
+    return float(gains(np.array(positions), 10).sum())
 
 
 def maximise_likelihood(choices: Choices) -> NDArray[np.float64]:
@@ -70,7 +72,7 @@ def maximise_likelihood(choices: Choices) -> NDArray[np.float64]:
     """
     spread = np.sqrt(np.mean([features.var(axis=0) for features, _ in choices], axis=0))
     scale = np.where(spread > 0, spread, 1.0)
-    scaled = [(features / scale, place) for features, place in choices]
+    scaled = [(features / scale, position) for features, position in choices]
     weights = np.zeros(len(scale))
     value, gradient, curvature = _likelihood(scaled, weights)
     for _ in range(_STEPS):
@@ -92,13 +94,13 @@ def _likelihood(
     value = -_RIDGE / 2 * float(weights @ weights)
     gradient = -_RIDGE * weights
     curvature = _RIDGE * np.eye(len(weights))
-    for features, place in choices:
+    for features, position in choices:
         scores = features @ weights
         log_total = float(np.logaddexp.reduce(scores))
         shares = np.exp(scores - log_total)
         mean = shares @ features
-        value += (scores[place] - log_total) / len(choices)
-        gradient += (features[place] - mean) / len(choices)
+        value += (scores[position] - log_total) / len(choices)
+        gradient += (features[position] - mean) / len(choices)
         centred = features - mean
         curvature += (centred * shares[:, None]).T @ centred / len(choices)
     return value, gradient, curvature

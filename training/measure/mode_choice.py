@@ -96,7 +96,7 @@ def choose_mode(
         return fit
 
     def with_popularity(written: Sequence[Written]) -> Fit:
-        gain = np.array([gains(places, 10) for places in ranker.ranks_by_gamma(written, targets, GAMMAS)])
+        gain = np.array([gains(positions, 10) for positions in ranker.ranks_by_gamma(written, targets, GAMMAS)])
 
         def fit(at: NDArray[np.int64]) -> RankingSpec:
             best = int(np.argmax(gain[:, at].mean(axis=1))) if len(at) else 0

@@ -1,4 +1,4 @@
-"""How good written titles are: rank the catalog by them, look where the target came.
+"""Quality of written titles: rank the catalog by them and find the target.
 
 Validation during training, the choice of a mode and the final evaluation all go through here, so what is chosen is
 chosen by the very measure that is reported.
@@ -19,11 +19,11 @@ from training.measure.metrics import CUTOFFS
 
 @dataclass(frozen=True)
 class Ranks:
-    """What came of a list of windows, in their order.
+    """Ranks of the targets of a list of windows, in their order.
 
     Attributes:
         titles: the best one of each, as written.
-        positions: int64 [n], 0-based place of the target in the ranked catalog; -1 beyond the deepest cut-off.
+        positions: int64 [n], 0-based position of the target in the ranked catalog; -1 beyond the deepest cut-off.
         on_catalog: bool [n], whether the best title exists word for word.
         distances: float64 [n], L2 of the best title to the nearest in the catalog.
     """
@@ -49,6 +49,6 @@ def rank_targets(written: Sequence[Written], targets: Sequence[int], ranker: Ran
 
 
 def find_position(rows: NDArray[np.int64], target: int) -> int:
-    """0-based place of `target` among `rows`; -1 when it is not there."""
+    """0-based position of `target` among `rows`; -1 when it is not there."""
     found = np.flatnonzero(rows == target)
     return int(found[0]) if len(found) else -1

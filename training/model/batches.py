@@ -104,7 +104,7 @@ def collate(
         width = max(len(row.ids) for row in rows_of_block)
         for row in rows_of_block:
             padding = width - len(row.ids)
-            at += [len(ids) + place for place in row.at]
+            at += [len(ids) + position for position in row.at]
             ids += [*row.ids, *[pad_id] * padding]
             positions += [*row.positions, *[0] * padding]
         blocks.append(Block(len(rows_of_block), width, _mask(rows_of_block, width, device)))
@@ -126,7 +126,7 @@ def collate(
 @dataclass(frozen=True)
 class _Row:
     """A sample laid out: per token its id, position and segment (0 the prompt, 1.. the completions); per completion
-    token the place that predicts it, its id and its slot.
+    token the position that predicts it, its id and its slot.
     """
 
     ids: list[int]

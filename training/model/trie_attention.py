@@ -20,7 +20,7 @@ class TrieTokens:
     """The nodes of a trie below its root, level by level, after prompts of one batch.
 
     Attributes:
-        ancestors: one tensor per level: int64 [n, d], the places of a node's ancestors and, last, of the node itself,
+        ancestors: one tensor per level: int64 [n, d], positions of a node's ancestors and, last, of the node itself,
             d being the level's depth, from 1.
         prompt: bool [P, T], which of the T cached positions are the prompt's own.
     """

@@ -133,7 +133,7 @@ def summarise_data(
                 dropped_items=prompts[at].dropped,
                 completions=render_completions(samples[at], completions, dataset.renderer.tokenizer),
             )
-            for at in dict.fromkeys(by_length[place] for place in (0, len(samples) // 2, -1))
+            for at in dict.fromkeys(by_length[position] for position in (0, len(samples) // 2, -1))
         ),
     )
 

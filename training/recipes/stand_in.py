@@ -222,8 +222,8 @@ def _pretrain(
             for row, at in enumerate(batch):
                 ids[row, : len(lines[at])] = labels[row, : len(lines[at])] = torch.tensor(lines[at])
             hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-            wanted = labels[:, 1:] != -100  # the head at real positions only
-            loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[wanted]), labels[:, 1:][wanted])
+            is_real = labels[:, 1:] != -100  # the head at real positions only
+            loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[is_real]), labels[:, 1:][is_real])
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -224,9 +224,9 @@ def _find_adapter(workspace: Workspace, name: str) -> Adapter | None:
 
 def _misfit(adapter: Adapter, settings: TrainSettings, dataset: Dataset, parents: tuple[str, ...], encoder: str) -> str:
     """Say in what an adapter differs from one that would be trained now; nothing where it does not."""
-    wanted, stored = settings.to_json(), adapter.facts.settings
-    names = [name for name in wanted | dict(stored) if name not in _IDLE]
-    if changed := [name for name in names if name not in stored or stored[name] != wanted.get(name)]:
+    current, stored = settings.to_json(), adapter.facts.settings
+    names = [name for name in current | dict(stored) if name not in _IDLE]
+    if changed := [name for name in names if name not in stored or stored[name] != current.get(name)]:
         return f"it was trained with another {', '.join(changed)}"
     if adapter.facts.index_encoder != encoder:
         return "its epoch was chosen with another encoder of the index"

@@ -18,7 +18,7 @@ from transformers import GenerationConfig
 
 from training.generation.generation import Generation
 from training.generation.vllm.environment import runs_on_cpu
-from training.generation.vllm.path_search import NextTokens, RunAhead, Search, next_tokens_wanted, search_paths
+from training.generation.vllm.path_search import NextTokens, RunAhead, Search, next_tokens_per_beam, search_paths
 from training.model.language_model import DTYPES, load_base, read_lora
 from training.settings import Precision
 
@@ -101,7 +101,7 @@ class TaskEngine:
         """Write the best continuation of every prompt, in their order; see `training.generation.beam.generate`."""
         self._take_weights(task.lora)
         waiting = deque(range(len(task.prompts)))
-        owners: dict[str, tuple[int, RunAhead]] = {}  # request -> its prompt's place and search
+        owners: dict[str, tuple[int, RunAhead]] = {}  # request -> its prompt's position and search
         results: dict[int, Generation] = {}
 
         def stop(search: RunAhead, requests: Sequence[str]) -> None:
@@ -109,36 +109,36 @@ class TaskEngine:
             for request in requests:
                 del search.requests[request], owners[request]
 
-        def follow(place: int, search: RunAhead) -> None:
+        def follow(at: int, search: RunAhead) -> None:
             """Let the engine write on from every beam, and from nothing else."""
             stop(search, search.superfluous)
             for path in search.missing:
-                request = self._start([*task.prompts[place], *path], task, most=task.max_new_tokens - len(path))
+                request = self._start([*task.prompts[at], *path], task, most=task.max_new_tokens - len(path))
                 search.requests[request] = path
-                owners[request] = place, search
+                owners[request] = at, search
 
         while len(results) < len(task.prompts):
             while waiting and len(owners) < self._options.max_running:
                 follow(waiting.popleft(), RunAhead(_search(task)))
-            heard: dict[int, RunAhead] = {}
+            recorded: dict[int, RunAhead] = {}
             for output in self._llm.step():
-                place, search = owners[output.request_id]
+                at, search = owners[output.request_id]
                 written = output.outputs[0]
-                search.hear(output.request_id, written.token_ids, list(map(_probable, written.logprobs)))
-                heard[place] = search
+                search.record(output.request_id, written.token_ids, list(map(_probable, written.logprobs)))
+                recorded[at] = search
                 if output.finished:
                     if written.finish_reason not in ("stop", "length"):
                         raise RuntimeError(f"vLLM ended a request with {written.finish_reason!r}")
                     del search.requests[output.request_id], owners[output.request_id]
-            for place, search in heard.items():
+            for at, search in recorded.items():
                 result = search.advance()
                 if result is None:
-                    follow(place, search)
+                    follow(at, search)
                 else:
-                    results[place] = result
+                    results[at] = result
                     stop(search, list(search.requests))
                     advance(1)
-        return [results[place] for place in range(len(task.prompts))]
+        return [results[at] for at in range(len(task.prompts))]
 
     def _start(self, ids: list[int], task: Task, *, most: int) -> str:
         """Start a request that writes greedily on from `ids`, at most so many tokens; return its id."""
@@ -150,7 +150,7 @@ class TaskEngine:
             temperature=0.0,
             max_tokens=most,
             stop_token_ids=[task.end_id],
-            logprobs=next_tokens_wanted(task.beams),
+            logprobs=next_tokens_per_beam(task.beams),
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
             skip_clone=True,  # nobody else has these

@@ -15,19 +15,19 @@ from typing import NamedTuple
 
 from training.generation.generation import Generation
 
-Path = tuple[int, ...]  # token ids written after the prompt
+TokenIds = tuple[int, ...]  # token ids written after the prompt
 NextTokens = Mapping[int, float]  # token id -> natural log-probability
 
-Search = Generator[set[Path], Mapping[Path, NextTokens], Generation]
+Search = Generator[set[TokenIds], Mapping[TokenIds, NextTokens], Generation]
 
 
 class _Beam(NamedTuple):
-    path: Path
+    path: TokenIds
     log_prob: float
 
 
-def next_tokens_wanted(beams: int) -> int:
-    """How many next tokens a search must be told per beam: 2K for K beams, since K of the best 2K may end."""
+def next_tokens_per_beam(beams: int) -> int:
+    """How many next tokens a search takes per beam: 2K for K beams, since K of the best 2K may end."""
     return 2 * beams if beams > 1 else 1
 
 
@@ -38,7 +38,7 @@ def search_paths(*, beams: int, max_new_tokens: int, end_id: int, length_penalty
         The running beams, all of one length; at first the empty path.
 
     Receives:
-        The most probable next tokens, at least `next_tokens_wanted(beams)` of them, after each of these paths.
+        The most probable next tokens, at least `next_tokens_per_beam(beams)` of them, after each of these paths.
 
     Returns:
         The best generation.
@@ -50,13 +50,13 @@ def search_paths(*, beams: int, max_new_tokens: int, end_id: int, length_penalty
     running = [_Beam((), 0.0)]  # best first
     finished: list[_Beam] = []  # best first, at most `beams`
     for length in range(1, max_new_tokens + 1):
-        told = yield {beam.path for beam in running}
+        next_tokens = yield {beam.path for beam in running}
         candidates = heapq.nlargest(
-            next_tokens_wanted(beams),
+            next_tokens_per_beam(beams),
             (
                 _Beam((*beam.path, token), beam.log_prob + log_prob)
                 for beam in running
-                for token, log_prob in told[beam.path].items()
+                for token, log_prob in next_tokens[beam.path].items()
             ),
             key=lambda beam: beam.log_prob,
         )
@@ -87,14 +87,14 @@ class RunAhead:
 
     def __init__(self, search: Search) -> None:
         self._search = search
-        self._told: dict[Path, NextTokens] = {}
-        self.beams: set[Path] = next(search)
-        self.requests: dict[str, Path] = {}
+        self._next_tokens: dict[TokenIds, NextTokens] = {}
+        self.beams: set[TokenIds] = next(search)
+        self.requests: dict[str, TokenIds] = {}
 
     @property
-    def missing(self) -> set[Path]:
+    def missing(self) -> set[TokenIds]:
         """Beams that no request writes on from."""
-        return self.beams - self._told.keys() - set(self.requests.values())
+        return self.beams - self._next_tokens.keys() - set(self.requests.values())
 
     @property
     def superfluous(self) -> list[str]:
@@ -102,19 +102,19 @@ class RunAhead:
         length = len(next(iter(self.beams)))
         return [request for request, path in self.requests.items() if path[:length] not in self.beams]
 
-    def hear(self, request: str, tokens: Sequence[int], next_tokens: Sequence[NextTokens]) -> None:
-        """Take note of the tokens that a request wrote, and of what was probable in each one's place."""
+    def record(self, request: str, tokens: Sequence[int], next_tokens: Sequence[NextTokens]) -> None:
+        """Record the tokens that a request wrote and the most probable tokens at each of their positions."""
         path = self.requests[request]
         for token, probable in zip(tokens, next_tokens, strict=True):
-            self._told[path] = probable
+            self._next_tokens[path] = probable
             path = (*path, token)
         self.requests[request] = path
 
     def advance(self) -> Generation | None:
-        """Search as far as what was heard reaches; give the result once there is one."""
-        while self.beams <= self._told.keys():
+        """Search as far as the recorded tokens allow; return the result once there is one."""
+        while self.beams <= self._next_tokens.keys():
             try:
-                self.beams = self._search.send(self._told)
+                self.beams = self._search.send(self._next_tokens)
             except StopIteration as stop:
                 result: Generation = stop.value
                 return result

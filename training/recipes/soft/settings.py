@@ -14,7 +14,7 @@ Schedule = Literal["adaptive", "linear", "step", "distilled", "real"]
 
 @dataclass(frozen=True)
 class SoftSettings(TrainSettings):
-    """What SOFT can be told beside `TrainSettings`.
+    """Settings of SOFT beside those of `TrainSettings`.
 
     Attributes:
         schedule: the curriculum (see `training.recipes.soft.curriculum`): "adaptive" is the paper's, the others its

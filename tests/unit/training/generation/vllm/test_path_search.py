@@ -17,18 +17,18 @@ from hypothesis import strategies as st
 from tests.random_llama import random_llama
 from training.generation.beam import generate
 from training.generation.generation import Generation
-from training.generation.vllm.path_search import NextTokens, Path, RunAhead, next_tokens_wanted, search_paths
+from training.generation.vllm.path_search import NextTokens, RunAhead, TokenIds, next_tokens_per_beam, search_paths
 
 END = 1
 
-Model = Callable[[Path], NextTokens]  # path -> every token's log-probability
+Model = Callable[[TokenIds], NextTokens]  # path -> every token's log-probability
 
 
 def made_up(seed: int) -> Model:
     """A model of ten tokens whose probabilities after any path are drawn at random."""
 
     @cache
-    def next_tokens(path: Path) -> NextTokens:
+    def next_tokens(path: TokenIds) -> NextTokens:
         draw = random.Random(f"{seed} {path}")
         weights = [math.exp(draw.gauss(0, 2)) for _ in range(10)]
         return {token: math.log(weight / sum(weights)) for token, weight in enumerate(weights)}
@@ -39,7 +39,7 @@ def made_up(seed: int) -> Model:
 def told_by(llama: Any, prompt: list[int]) -> Model:
     """A real model after a prompt, by one plain forward pass per path."""
 
-    def next_tokens(path: Path) -> NextTokens:
+    def next_tokens(path: TokenIds) -> NextTokens:
         with torch.no_grad():
             logits = llama(input_ids=torch.tensor([[*prompt, *path]])).logits[0, -1]
         return dict(enumerate(torch.log_softmax(logits, -1).tolist()))
@@ -47,18 +47,18 @@ def told_by(llama: Any, prompt: list[int]) -> Model:
     return next_tokens
 
 
-def best(model: Model, path: Path, n: int) -> NextTokens:
+def best(model: Model, path: TokenIds, n: int) -> NextTokens:
     """The n most probable next tokens: all that a search may rely on."""
     return dict(sorted(model(path).items(), key=lambda entry: -entry[1])[:n])
 
 
-def drive(model: Model, beams: int, **settings: Any) -> tuple[Generation, list[set[Path]]]:
+def drive(model: Model, beams: int, **settings: Any) -> tuple[Generation, list[set[TokenIds]]]:
     """The result of a search that is told of just the beams it names, and what it named."""
     search = search_paths(beams=beams, end_id=END, **settings)
     asked = [next(search)]
     while True:
         try:
-            asked.append(search.send({path: best(model, path, next_tokens_wanted(beams)) for path in asked[-1]}))
+            asked.append(search.send({path: best(model, path, next_tokens_per_beam(beams)) for path in asked[-1]}))
         except StopIteration as stop:
             return stop.value, asked
 
@@ -103,10 +103,10 @@ class FakeEngine:
 
     def __init__(self, model: Model, wanted: int, most: int, seed: int) -> None:
         self.model, self.wanted, self.most, self.draw = model, wanted, most, random.Random(seed)
-        self.running: dict[str, Path] = {}
-        self.started: list[Path] = []
+        self.running: dict[str, TokenIds] = {}
+        self.started: list[TokenIds] = []
 
-    def start(self, path: Path) -> str:
+    def start(self, path: TokenIds) -> str:
         request = f"r{len(self.started)}"
         self.started.append(path)
         self.running[request] = path
@@ -127,7 +127,7 @@ class FakeEngine:
 def test_requests_that_run_ahead_change_no_result_and_none_starts_where_another_is(seed, beams, length_penalty):
     """Whichever request the engine serves first; at most one starts per beam and step, as without running ahead."""
     settings = {"length_penalty": length_penalty, "max_new_tokens": 8}
-    engine = FakeEngine(made_up(seed), next_tokens_wanted(beams), 8, seed)
+    engine = FakeEngine(made_up(seed), next_tokens_per_beam(beams), 8, seed)
     ahead = RunAhead(search_paths(beams=beams, end_id=END, **settings))
     result = None
     while result is None:
@@ -136,7 +136,7 @@ def test_requests_that_run_ahead_change_no_result_and_none_starts_where_another_
         for path in ahead.missing:
             ahead.requests[engine.start(path)] = path
         request, token, probable, is_over = engine.step()
-        ahead.hear(request, [token], [probable])
+        ahead.record(request, [token], [probable])
         if is_over:
             del ahead.requests[request]
         result = ahead.advance()
