@@ -214,6 +214,9 @@ class AllowedTitles:
         Raises:
             KeyError: one of the tokens may not follow.
         """
+        if len(tokens) == 1:  # mostly a token is forced
+            after = self.follow(position, int(tokens[0]))
+            return np.array([after], dtype=np.int64), np.array([self.is_title(after)])
         columns = [
             trie.children(node, tokens) if node != _NOWHERE else np.full(len(tokens), _NOWHERE)
             for trie, node in zip(self.tries, position, strict=True)

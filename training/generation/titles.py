@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from index.titles.beam import TitleBeams, TokenIds, count_observed
-from index.titles.filtered_trie import AllowedTitles, FilteredTrie
+from index.titles.filtered_trie import AllowedTitles, FilteredTrie, TriePosition
 from index.titles.trie import ROOT, TitleTrie
 from training.generation.title_scorer import TitleScorer
 from training.generation.tree_attention import TokenTrees
@@ -164,21 +164,24 @@ class _PromptSearch:
 
 def _run(trees: TokenTrees, searches: Sequence[_PromptSearch], titles: AllowedTitles) -> None:
     """Search for the prompts of a batch: every step reads all their frontiers in one forward."""
-    running = [search for search in searches if search.beams.frontier]
-    if not running:
+    running = list(searches)
+    frontiers = [list(search.beams.frontier.items()) for search in running]
+    if not all(frontiers):  # the tries are the same for all: nothing can be written
         return
     logits = trees.read_prompts()
     while True:
-        _observe(running, titles, logits)
+        _observe(running, frontiers, titles, logits)
         for search in running:
             search.beams.advance()
-        runs_on = np.array([bool(search.beams.frontier) for search in running])
+        frontiers = [list(search.beams.frontier.items()) for search in running]
+        runs_on = np.array([bool(frontier) for frontier in frontiers])
         if not runs_on.any():
             return
         if not runs_on.all():
             trees.keep(torch.from_numpy(runs_on).to(trees.device))
-            running = [search for search in running if search.beams.frontier]
-        prefixes = [list(search.beams.frontier) for search in running]
+            running = [search for search, frontier in zip(running, frontiers, strict=True) if frontier]
+            frontiers = [frontier for frontier in frontiers if frontier]
+        prefixes = [[prefix for prefix, _ in frontier] for frontier in frontiers]
         tokens = _pad([[prefix[-1] for prefix in own] for own in prefixes])
         parents = _pad(
             [[search.parent(prefix) for prefix in own] for search, own in zip(running, prefixes, strict=True)]
@@ -189,9 +192,13 @@ def _run(trees: TokenTrees, searches: Sequence[_PromptSearch], titles: AllowedTi
                 search.number(prefix, trees.newest + at)
 
 
-def _observe(running: Sequence[_PromptSearch], titles: AllowedTitles, logits: Tensor) -> None:
+def _observe(
+    running: Sequence[_PromptSearch],
+    frontiers: Sequence[Sequence[tuple[TokenIds, TriePosition]]],
+    titles: AllowedTitles,
+    logits: Tensor,
+) -> None:
     """Tell every search the log-probabilities after its frontier; logits [P, K, V], in the frontier's order."""
-    frontiers = [list(search.beams.frontier.items()) for search in running]
     allowed = [[titles.next_tokens(position) for _, position in frontier] for frontier in frontiers]
     counts = [[len(tokens) for tokens in own] for own in allowed]
     branches = logits.shape[1]
